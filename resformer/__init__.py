@@ -1,0 +1,11 @@
+"""resformer: a laboratory for the residual connections of Transformers. Importing it registers the Auto classes."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+from .model import Residual, ResformerConfig, ResformerForCausalLM, ResformerModel
+
+AutoConfig.register(ResformerConfig.model_type, ResformerConfig)
+AutoModel.register(ResformerConfig, ResformerModel)
+AutoModelForCausalLM.register(ResformerConfig, ResformerForCausalLM)
+
+__all__ = ["Residual", "ResformerConfig", "ResformerForCausalLM", "ResformerModel"]

@@ -1,0 +1,168 @@
+"""How a model is described."""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
+from transformers.generation import GenerationConfig
+
+from .residual import SUBLAYERS
+from .specification import Connection, build, did_you_mean, place, resolve
+
+
+@strict
+class ResformerConfig(PreTrainedConfig):
+    """A GPT-style decoder whose residual connections are named by ``residual``.
+
+    Args:
+        vocab_size: number of tokens.
+        hidden_size: width of the stream.
+        intermediate_size: width of the MLP; by default 4 ``hidden_size``, or 8/3 of it, rounded up to a multiple of
+            32, where the MLP is gated, which has the same number of parameters.
+        num_hidden_layers: number of blocks, each an attention and an MLP.
+        num_attention_heads: query heads.
+        num_key_value_heads: key and value heads (grouped queries); by default as many as query heads.
+        head_dim: width of a head; by default ``hidden_size / num_attention_heads``.
+        max_position_embeddings: longest sequence in tokens.
+        hidden_act: activation of the MLP, a name of transformers' ``ACT2FN``.
+        norm: ``rmsnorm``, ``layernorm``, ``dyt`` or ``none``; where it stands is the residual connection's to say.
+        norm_eps: epsilon of the norm.
+        position_embedding: ``rope``, ``learned`` or ``none``.
+        rope_parameters: as everywhere in transformers; by default ``rope_theta`` 10,000.
+        attention_bias: whether the attention's projections have biases.
+        mlp_bias: whether the MLP's projections have biases.
+        gated_mlp: ``down(act(gate(x)) * up(x))`` (Shazeer 2020, arXiv:2002.05202) instead of ``down(act(up(x)))``.
+        qk_norm: norm on queries and keys: ``none``, per ``head`` (Qwen 3) or over the whole ``projection`` (OLMo 2).
+        tie_word_embeddings: whether the output projection is the embedding.
+        attention_dropout: on attention weights.
+        hidden_dropout: on the embedding and on each branch's output.
+        initialization: ``normal`` (``initializer_range`` everywhere), ``depth_scaled`` (GPT-2's: output projections
+            of both branches divided by sqrt(2 ``num_hidden_layers``)) or ``xavier``. A residual connection that
+            prescribes its own has the last word on its branch.
+        initializer_range: standard deviation of the initial weights.
+        embedding_initializer_range: of the embeddings; by default ``initializer_range``.
+        final_logit_softcapping: c in ``c tanh(logits / c)`` (Gemma 2), or none.
+        residual: the connection of every site: a kind (``pre``), a kind with options
+            (``{kind: layerscale, init: 1.0e-4}`` or ``layerscale(init=1e-4)``), by depth (``post*1,pre*rest``), by
+            sublayer (``{attention: pre, mlp: peri}``) or a list with one of these per layer.
+
+    Raises:
+        ValueError: one line for a key that does not exist, a wrong type, or values that do not fit together.
+    """
+
+    model_type = "resformer"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+
+    vocab_size: int = 257
+    hidden_size: int = 256
+    intermediate_size: int | None = None
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    max_position_embeddings: int = 1024
+    hidden_act: str = "silu"
+    norm: Literal["rmsnorm", "layernorm", "dyt", "none"] = "rmsnorm"
+    norm_eps: float = 1e-6
+    position_embedding: Literal["rope", "learned", "none"] = "rope"
+    rope_parameters: dict | None = None
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    gated_mlp: bool = True
+    qk_norm: Literal["none", "head", "projection"] = "none"
+    tie_word_embeddings: bool = True
+    attention_dropout: int | float = 0.0
+    hidden_dropout: int | float = 0.0
+    initialization: Literal["normal", "depth_scaled", "xavier"] = "normal"
+    initializer_range: float = 0.02
+    embedding_initializer_range: float | None = None
+    final_logit_softcapping: int | float | None = None
+    residual: Any = "pre"
+    use_cache: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.head_dim is None and self.num_attention_heads:
+            self.head_dim = self.hidden_size // self.num_attention_heads
+            if self.hidden_size % self.num_attention_heads:
+                raise ValueError(
+                    f"hidden_size {self.hidden_size} does not divide into num_attention_heads "
+                    f"{self.num_attention_heads}; change one of them, or give head_dim"
+                )
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        if self.intermediate_size is None:
+            wide = 4 * self.hidden_size
+            self.intermediate_size = -(-wide * 2 // 3 // 32) * 32 if self.gated_mlp else wide
+        self._refuse_unknown_keys(kwargs)
+        super().__post_init__(**kwargs)
+        # Not in transformers' `validate_architecture`, which wraps each message in two lines of its own.
+        self._validate_numbers()
+        self._validate_residual()
+
+    def _refuse_unknown_keys(self, keys) -> None:
+        """transformers would take a misspelt key as an attribute that nothing reads."""
+        known = set(type(self).__dataclass_fields__) | _KEYS_OF_TRANSFORMERS
+        for key in keys:
+            if key not in known and not key.startswith("_"):
+                raise ValueError(f"ResformerConfig has no key {key!r}{did_you_mean(key, sorted(known))}")
+
+    def _validate_numbers(self) -> None:
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "max_position_embeddings",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "
+                f"{self.num_key_value_heads}"
+            )
+        if self.position_embedding == "rope" and self.head_dim % 2:
+            raise ValueError(f"head_dim {self.head_dim} is odd; rope needs an even one")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"unknown hidden_act {self.hidden_act!r}{did_you_mean(self.hidden_act, ACT2FN)}")
+        for name in ("attention_dropout", "hidden_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
+
+    def _validate_residual(self) -> None:
+        """Build each distinct connection once, without memory, so that a bad option is known before any work."""
+        connections, seen = self.connections(), []
+        with torch.device("meta"):
+            for block, sites in zip(connections, place(connections), strict=True):
+                for sublayer in SUBLAYERS:
+                    if block[sublayer] not in seen:
+                        seen.append(block[sublayer])
+                        build(self, block[sublayer], sites[sublayer])
+
+    def connections(self) -> list[dict[str, Connection]]:
+        """``residual`` resolved: one ``{sublayer: Connection}`` for each block."""
+        return resolve(self.residual, self.num_hidden_layers)
+
+
+_KEYS_OF_TRANSFORMERS = set(GenerationConfig._get_default_generation_params()) | {
+    "attn_implementation",
+    "auto_map",
+    "experts_implementation",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "per_layer_config",
+    "rope_scaling",
+    "rope_theta",
+    "tie_last_hidden_states",
+    "torch_dtype",
+    "transformers_version",
+}
+
+ResformerConfig.register_for_auto_class()

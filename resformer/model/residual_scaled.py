@@ -1,0 +1,211 @@
+"""Scaled connections: the skip or the branch is multiplied by a constant or a learned scalar or vector."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import nn
+
+from .initialization import constant, xavier_normal
+from .normalization import make_norm
+from .residual import Residual, Site
+
+
+class Scaled(Residual):
+    """``a h + b f(norm(h))`` with constants, or with learned scalars or vectors that start there.
+
+    Args:
+        skip: a.
+        branch: b.
+        learned: whether a and b are parameters. Multiplicative scalars on the skip compound over depth, so the
+            learned a takes 0.01 of the learning rate (the ratio of nanochat, Karpathy 2025).
+        per: ``scalar`` or ``vector`` (one number per channel), of learned a and b.
+    """
+
+    learning_rate_multipliers = {"a": 0.01}
+    no_weight_decay = frozenset({"a", "b"})
+
+    def __init__(
+        self,
+        config,
+        site: Site,
+        *,
+        skip: float = 1.0,
+        branch: float = 1.0,
+        learned: bool = False,
+        per: Literal["scalar", "vector"] = "scalar",
+    ):
+        super().__init__(config, site)
+        self.norm = make_norm(config)
+        self.skip, self.branch = skip, branch
+        if learned:
+            size = config.hidden_size if per == "vector" else 1
+            self.a = nn.Parameter(torch.full((size,), float(skip)))
+            self.b = nn.Parameter(torch.full((size,), float(branch)))
+        else:
+            self.a, self.b = skip, branch
+
+    def forward(self, h, f):
+        return self.a * h + self.b * f(self.norm(h))
+
+    def init_weights(self, branch):
+        if isinstance(self.a, nn.Parameter):
+            constant(self, self.skip, "a")
+            constant(self, self.branch, "b")
+
+
+class Granite(Scaled):
+    """``h + multiplier f(norm(h))``. IBM Granite 3, 2024 (``residual_multiplier``).
+
+    Args:
+        multiplier: constant on every branch; Granite 3's released models use 0.22.
+    """
+
+    def __init__(self, config, site: Site, *, multiplier: float = 0.22):
+        super().__init__(config, site, branch=multiplier)
+
+
+class MiniCPM(Scaled):
+    """``h + scale_depth / sqrt(L) f(norm(h))``, L the number of blocks. Hu et al. 2024, arXiv:2404.06395."""
+
+    def __init__(self, config, site: Site, *, scale_depth: float = 1.4):
+        super().__init__(config, site, branch=scale_depth / math.sqrt(site.num_hidden_layers))
+
+
+class SqrtDepth(Scaled):
+    """``h + f(norm(h)) / sqrt(2L)``. Bordelon et al. 2023, arXiv:2309.16620; Yang et al. 2023, arXiv:2310.02244."""
+
+    def __init__(self, config, site: Site):
+        super().__init__(config, site, branch=1 / math.sqrt(2 * site.num_hidden_layers))
+
+
+class CompleteP(Scaled):
+    """``h + f(norm(h)) base_depth / L``, the branch multiplier of CompleteP. Dey et al. 2025, arXiv:2505.01618.
+
+    Args:
+        base_depth: depth at which the multiplier is 1.
+    """
+
+    def __init__(self, config, site: Site, *, base_depth: int = 1):
+        super().__init__(config, site, branch=base_depth / site.num_hidden_layers)
+
+
+class ReZero(Residual):
+    """``h + a f(h)``, a learned scalar that starts at 0. Bachlechner et al. 2020, arXiv:2003.04887.
+
+    Args:
+        norm: ``none`` as published; ``pre`` with ``share="site"`` is SkipInit (De and Smith 2020,
+            arXiv:2002.10444).
+        share: one scalar for the two sublayers of a block, as published, or one per ``site``.
+    """
+
+    def __init__(
+        self,
+        config,
+        site: Site,
+        *,
+        norm: Literal["none", "pre"] = "none",
+        share: Literal["block", "site"] = "block",
+    ):
+        super().__init__(config, site)
+        self.norm = make_norm(config) if norm == "pre" else nn.Identity()
+        self.shares = share == "block"
+        self.a = nn.Parameter(torch.zeros(1))
+        self.owner: tuple[
+            ReZero, ...
+        ] = ()  # a tuple, so that the other site's scalar is not registered twice
+
+    def share(self, other):
+        if self.shares:
+            self.owner, self.a = (other,), None
+
+    def forward(self, h, f):
+        a = self.owner[0].a if self.owner else self.a
+        return h + a * f(self.norm(h))
+
+    def init_weights(self, branch):
+        constant(self, 0.0, "a")
+
+
+class LayerScale(Residual):
+    """``h + diag(v) f(norm(h))``. Touvron et al. 2021 (CaiT), arXiv:2103.17239.
+
+    Args:
+        init: initial value of v; by default the paper's, by depth: 0.1 up to 18 blocks, 1e-5 up to 24, 1e-6
+            deeper.
+    """
+
+    def __init__(self, config, site: Site, *, init: float | None = None):
+        super().__init__(config, site)
+        depth = site.num_hidden_layers
+        self.initial_value = (
+            init if init is not None else 0.1 if depth <= 18 else 1e-5 if depth <= 24 else 1e-6
+        )
+        self.norm = make_norm(config)
+        self.v = nn.Parameter(torch.full((config.hidden_size,), self.initial_value))
+
+    def forward(self, h, f):
+        return h + self.v * f(self.norm(h))
+
+    def init_weights(self, branch):
+        constant(self, self.initial_value, "v")
+
+
+class DeepNorm(Residual):
+    """``norm(alpha h + f(h))``, decoder-only constants. Wang et al. 2022, arXiv:2203.00555.
+
+    Values, attention output and all MLP matrices start from Xavier with gain beta, queries and keys with gain 1.
+
+    Args:
+        alpha: by default (2L)^(1/4), L the number of blocks.
+        beta: by default (8L)^(-1/4).
+    """
+
+    final_norm = False
+
+    def __init__(self, config, site: Site, *, alpha: float | None = None, beta: float | None = None):
+        super().__init__(config, site)
+        self.alpha = (2 * site.num_hidden_layers) ** 0.25 if alpha is None else alpha
+        self.beta = (8 * site.num_hidden_layers) ** -0.25 if beta is None else beta
+        self.norm = make_norm(config)
+
+    def forward(self, h, f):
+        return self.norm(self.alpha * h + f(h))
+
+    def init_weights(self, branch):
+        for name, linear in branch.named_children():
+            if isinstance(linear, nn.Linear):
+                xavier_normal(linear, gain=1.0 if name in ("q_proj", "k_proj") else self.beta)
+
+
+class LayerNormScaling(Residual):
+    """``h + f(norm(h) / sqrt(l + 1))``, l the block from 0. Sun et al. 2025 (Curse of Depth), arXiv:2502.05795.
+
+    Meant for the plain initialisation: depth-scaled output projections cancel its effect.
+    """
+
+    def __init__(self, config, site: Site):
+        super().__init__(config, site)
+        self.norm = make_norm(config)
+        # A buffer and not a number, so that all depths share one compiled graph.
+        self.scale = nn.Buffer(torch.empty(()), persistent=False)
+        self.init_weights(self)
+
+    def forward(self, h, f):
+        return h + f(self.norm(h) * self.scale)
+
+    def init_weights(self, branch):
+        self.scale.fill_(1 / math.sqrt(self.site.layer + 1))
+
+
+KINDS: dict[str, type[Residual]] = {
+    "scaled": Scaled,
+    "granite": Granite,
+    "minicpm": MiniCPM,
+    "sqrt_depth": SqrtDepth,
+    "completep": CompleteP,
+    "rezero": ReZero,
+    "layerscale": LayerScale,
+    "deepnorm": DeepNorm,
+    "lns": LayerNormScaling,
+}

@@ -1,0 +1,242 @@
+"""From what a person writes under ``residual`` to one connection per site."""
+
+import ast
+import importlib
+import inspect
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .residual import SUBLAYERS, Residual, Site
+from .residual_custom import CUSTOM
+from .residual_gated import KINDS as GATED
+from .residual_placement import KINDS as PLACEMENT
+from .residual_scaled import KINDS as SCALED
+
+KINDS: dict[str, type[Residual]] = {**PLACEMENT, **SCALED, **GATED}
+"""Every kind of the package by the name a person writes."""
+
+_ITEM = re.compile(r"^(?P<kind>[\w.:]+)\s*(?:\((?P<options>.*)\))?\s*(?:\*\s*(?P<count>\w+))?$", re.DOTALL)
+
+
+class ResidualError(ValueError):
+    """What is wrong with a ``residual`` specification, in one line: what, where, what is allowed."""
+
+
+def did_you_mean(word: str, allowed) -> str:
+    """`` (did you mean 'x'?)`` with the nearest of ``allowed``, or nothing where none is near."""
+    near = get_close_matches(str(word), list(allowed), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """One site's connection as written: ``kind`` (a name of ``KINDS`` or an import path) and its options."""
+
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def residual_class(self) -> type[Residual]:
+        return find_class(self.kind)
+
+
+def find_class(kind: str) -> type[Residual]:
+    """The class a kind names.
+
+    Raises:
+        ResidualError: if the kind is unknown, or its import path leads nowhere or not to a ``Residual``.
+    """
+    if kind in KINDS:
+        return KINDS[kind]
+    if kind in CUSTOM:
+        return CUSTOM[kind]
+    if ":" not in kind:
+        raise ResidualError(
+            f"residual: unknown kind {kind!r}{did_you_mean(kind, KINDS)}; allowed: {', '.join(sorted(KINDS))}, or a "
+            "class of your own as my_package.my_module:MyResidual"
+        )
+    module, _, name = kind.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ResidualError(
+            f"residual: cannot import {kind!r} ({error}); put its folder on PYTHONPATH, or load a checkpoint that "
+            "carries it with trust_remote_code=True"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Residual)):
+        raise ResidualError(f"residual: {kind!r} is not a subclass of resformer.model.residual.Residual")
+    return found
+
+
+def resolve(residual: Any, num_hidden_layers: int) -> list[dict[str, Connection]]:
+    """One ``{sublayer: Connection}`` for each block.
+
+    Args:
+        residual: a kind, a kind with options (``{kind: ..., option: ...}`` or ``kind(option=value)``), a pattern by
+            depth (``post*1,pre*rest``), a mapping by sublayer, or a list with one of these per layer.
+        num_hidden_layers: number of blocks to fill.
+
+    Raises:
+        ResidualError: for anything that does not describe a stack of that many blocks.
+    """
+    if isinstance(residual, str):
+        return _from_pattern(residual, num_hidden_layers)
+    if isinstance(residual, Mapping):
+        if "kind" in residual:
+            connection = _checked(residual["kind"], {k: v for k, v in residual.items() if k != "kind"})
+            return [dict.fromkeys(SUBLAYERS, connection) for _ in range(num_hidden_layers)]
+        return _from_sublayers(residual, num_hidden_layers)
+    if isinstance(residual, (list, tuple)):
+        if len(residual) != num_hidden_layers:
+            raise ResidualError(
+                f"residual: the list has {len(residual)} entries, num_hidden_layers is {num_hidden_layers}; "
+                "write one entry per layer"
+            )
+        return [resolve(entry, 1)[0] for entry in residual]
+    raise ResidualError(f"residual: cannot read {residual!r}; write a kind, a pattern, a mapping or a list")
+
+
+def place(connections: list[dict[str, Connection]]) -> list[dict[str, Site]]:
+    """One ``{sublayer: Site}`` for each block, with the segments that consecutive equal connections form."""
+    flat = [blocks[sublayer] for blocks in connections for sublayer in SUBLAYERS]
+    starts = [i for i, connection in enumerate(flat) if i == 0 or connection != flat[i - 1]]
+    bounds = [*starts, len(flat)]
+    segments = [(a, b) for a, b in zip(bounds, bounds[1:], strict=False) for _ in range(a, b)]
+    num_hidden_layers = len(connections)
+    return [
+        {
+            sublayer: Site(layer, sublayer, num_hidden_layers, *segments[layer * len(SUBLAYERS) + i])
+            for i, sublayer in enumerate(SUBLAYERS)
+        }
+        for layer in range(num_hidden_layers)
+    ]
+
+
+def build(config, connection: Connection, site: Site) -> Residual:
+    """The connection as a module at its site.
+
+    Raises:
+        ResidualError: if an option is out of its range, naming the site.
+    """
+    try:
+        return connection.residual_class(config, site, **connection.options)
+    except ResidualError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ResidualError(f"residual {connection.kind!r} at {site}: {error}") from error
+
+
+def _from_pattern(pattern: str, num_hidden_layers: int) -> list[dict[str, Connection]]:
+    items = [_ITEM.match(item.strip()) for item in _split(pattern)]
+    if not all(items):
+        raise ResidualError(
+            f"residual: cannot read {pattern!r}; write for example pre, layerscale(init=1e-4) or post*1,pre*rest"
+        )
+    matches = [item for item in items if item]
+    if len(matches) == 1 and matches[0]["count"] is None:
+        counts = [num_hidden_layers]
+    else:
+        counts = _counts(pattern, [match["count"] or "1" for match in matches], num_hidden_layers)
+    connections = [_checked(match["kind"], _options(match["options"], match["kind"])) for match in matches]
+    return [
+        dict.fromkeys(SUBLAYERS, connection)
+        for connection, count in zip(connections, counts, strict=True)
+        for _ in range(count)
+    ]
+
+
+def _split(pattern: str) -> list[str]:
+    """At the commas that stand outside brackets and quotes."""
+    return re.split(r",(?![^(\[]*[)\]])", pattern)
+
+
+def _counts(pattern: str, written: list[str], total: int) -> list[int]:
+    for count in written:
+        if count != "rest" and not count.isdecimal():
+            raise ResidualError(f"residual: {pattern!r} has the count {count!r}; write a number or 'rest'")
+    fixed = sum(int(count) for count in written if count != "rest")
+    rests = written.count("rest")
+    if rests > 1:
+        raise ResidualError(f"residual: {pattern!r} says 'rest' {rests} times; once is allowed")
+    if fixed > total or (fixed < total and not rests):
+        raise ResidualError(
+            f"residual: the counts of {pattern!r} add up to {fixed}, num_hidden_layers is {total}; "
+            "change one, or let the last fill up with *rest"
+        )
+    return [total - fixed if count == "rest" else int(count) for count in written]
+
+
+def _from_sublayers(mapping: Mapping, num_hidden_layers: int) -> list[dict[str, Connection]]:
+    for key in mapping:
+        if key not in SUBLAYERS:
+            raise ResidualError(
+                f"residual: unknown key {key!r}{did_you_mean(key, (*SUBLAYERS, 'kind'))}; write either kind and its options, "
+                f"or {' and '.join(SUBLAYERS)}"
+            )
+    if missing := [sublayer for sublayer in SUBLAYERS if sublayer not in mapping]:
+        raise ResidualError(
+            f"residual: {dict(mapping)!r} says nothing of {missing[0]!r}; name both sublayers"
+        )
+    columns = {sublayer: resolve(mapping[sublayer], num_hidden_layers) for sublayer in SUBLAYERS}
+    return [{s: columns[s][layer][s] for s in SUBLAYERS} for layer in range(num_hidden_layers)]
+
+
+def _options(text: str | None, kind: str) -> dict[str, Any]:
+    options = {}
+    for part in _split(text) if text and text.strip() else []:
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise ResidualError(f"residual: {kind}({text}): write options as name=value")
+        options[name.strip()] = _literal(value.strip())
+    return options
+
+
+def _literal(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _checked(kind: Any, options: dict[str, Any]) -> Connection:
+    """The connection with its options' names and types held against the class's signature."""
+    if not isinstance(kind, str):
+        raise ResidualError(f"residual: the kind must be a name, not {kind!r}")
+    residual_class = find_class(kind)
+    hints = get_type_hints(residual_class.__init__)
+    parameters = list(inspect.signature(residual_class.__init__).parameters)[3:]
+    for name, value in options.items():
+        if name not in parameters:
+            allowed = f"allowed: {', '.join(parameters)}" if parameters else "it has none"
+            raise ResidualError(
+                f"residual: {kind!r} has no option {name!r}{did_you_mean(name, parameters)}; {allowed}"
+            )
+        options[name] = _checked_value(kind, name, value, hints.get(name, Any))
+    return Connection(kind, options)
+
+
+def _checked_value(kind: str, name: str, value: Any, hint: Any) -> Any:
+    alternatives = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for alternative in alternatives:
+        if alternative is Any or (alternative in (None, type(None)) and value is None):
+            return value
+        if get_origin(alternative) is Literal:
+            if value in get_args(alternative):
+                return value
+        elif alternative is float and not isinstance(value, bool):
+            try:  # YAML reads 1e-4 as a string
+                return float(value)
+            except (TypeError, ValueError):
+                continue
+        elif isinstance(alternative, type) and type(value) is alternative:
+            return value
+    choices = [repr(c) for a in alternatives if get_origin(a) is Literal for c in get_args(a)]
+    expected = f"one of {', '.join(choices)}" if choices else str(getattr(hint, "__name__", hint))
+    raise ResidualError(f"residual: option {name!r} of {kind!r} is {value!r}; it takes {expected}")
