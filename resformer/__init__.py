@@ -2,10 +2,10 @@
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-from .model import Residual, ResformerConfig, ResformerForCausalLM, ResformerModel
+from .model import ResformerConfig, ResformerForCausalLM, ResformerModel, Residual
 
 AutoConfig.register(ResformerConfig.model_type, ResformerConfig)
 AutoModel.register(ResformerConfig, ResformerModel)
 AutoModelForCausalLM.register(ResformerConfig, ResformerForCausalLM)
 
-__all__ = ["Residual", "ResformerConfig", "ResformerForCausalLM", "ResformerModel"]
+__all__ = ["ResformerConfig", "ResformerForCausalLM", "ResformerModel", "Residual"]

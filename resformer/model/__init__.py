@@ -4,4 +4,4 @@ from .configuration_resformer import ResformerConfig
 from .modeling_resformer import ResformerForCausalLM, ResformerModel
 from .residual import OptimizerHint, Residual, Site
 
-__all__ = ["OptimizerHint", "Residual", "ResformerConfig", "ResformerForCausalLM", "ResformerModel", "Site"]
+__all__ = ["OptimizerHint", "ResformerConfig", "ResformerForCausalLM", "ResformerModel", "Residual", "Site"]

@@ -36,9 +36,7 @@ class ResformerAttention(nn.Module):
     def __init__(self, config: ResformerConfig, layer_idx: int):
         super().__init__()
         self.config = config
-        self.layer_idx = (
-            layer_idx  # read only with a cache: a number in the forward would recompile every layer
-        )
+        self.layer_idx = layer_idx  # read only with a cache: a number in the forward would recompile every layer
         self.head_dim = config.head_dim
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
         self.scaling = config.head_dim**-0.5
@@ -67,8 +65,7 @@ class ResformerAttention(nn.Module):
         if self.config.qk_norm == "projection":
             query, key = self.q_norm(query), self.k_norm(key)
         query, key, value = (
-            rearrange(x, "batch time (head dim) -> batch head time dim", dim=self.head_dim)
-            for x in (query, key, value)
+            rearrange(x, "batch time (head dim) -> batch head time dim", dim=self.head_dim) for x in (query, key, value)
         )
         if self.config.qk_norm == "head":
             query, key = self.q_norm(query), self.k_norm(key)
@@ -76,9 +73,7 @@ class ResformerAttention(nn.Module):
             query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         output, weights = attend(
             self,
             query,
@@ -115,9 +110,7 @@ class ResformerMLP(nn.Module):
 class ResformerBlock(GradientCheckpointingLayer):
     """An attention and an MLP, each wired into the stream by a residual connection of its own."""
 
-    def __init__(
-        self, config: ResformerConfig, layer_idx: int, attention_residual: Residual, mlp_residual: Residual
-    ):
+    def __init__(self, config: ResformerConfig, layer_idx: int, attention_residual: Residual, mlp_residual: Residual):
         super().__init__()
         self.attention = ResformerAttention(config, layer_idx)
         self.attention_residual = attention_residual
@@ -167,9 +160,7 @@ class ResformerPreTrainedModel(PreTrainedModel):
         else:
             is_output = path.endswith((".attention.o_proj", ".mlp.down_proj"))
             scale = (2 * config.num_hidden_layers) ** -0.5 if is_output else 1.0
-            normal(
-                module, config.initializer_range * (scale if config.initialization == "depth_scaled" else 1.0)
-            )
+            normal(module, config.initializer_range * (scale if config.initialization == "depth_scaled" else 1.0))
         if module.bias is not None:
             init.zeros_(module.bias)
 
@@ -273,9 +264,7 @@ class ResformerModel(ResformerPreTrainedModel):
             position_embeddings = self.rotary_emb(h, position_ids=position_ids)
         elif self.config.position_embedding == "learned":
             if past + h.shape[1] > (longest := self.config.max_position_embeddings):
-                raise ValueError(
-                    f"{past + h.shape[1]} tokens, but the model has learned positions for {longest}"
-                )
+                raise ValueError(f"{past + h.shape[1]} tokens, but the model has learned positions for {longest}")
             h = h + self.embed_positions(position_ids)
 
         state: State = self.dropout(h)
@@ -399,14 +388,10 @@ class ResformerForCausalLM(ResformerPreTrainedModel, GenerationMixin):
         Six for each weight that multiplies (embeddings look up, and do not), and the attention over
         ``sequence_length`` tokens.
         """
-        looked_up = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)} - {
-            id(self.lm_head.weight)
-        }
+        looked_up = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)} - {id(self.lm_head.weight)}
         multiplied = sum(p.numel() for p in self.parameters() if id(p) not in looked_up)
         config = self.config
-        attention = (
-            12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * sequence_length
-        )
+        attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * sequence_length
         return 6 * multiplied + attention
 
 

@@ -111,9 +111,7 @@ class ReZero(Residual):
         self.norm = make_norm(config) if norm == "pre" else nn.Identity()
         self.shares = share == "block"
         self.a = nn.Parameter(torch.zeros(1))
-        self.owner: tuple[
-            ReZero, ...
-        ] = ()  # a tuple, so that the other site's scalar is not registered twice
+        self.owner: tuple[ReZero, ...] = ()  # a tuple, so that the other site's scalar is not registered twice
 
     def share(self, other):
         if self.shares:
@@ -138,9 +136,7 @@ class LayerScale(Residual):
     def __init__(self, config, site: Site, *, init: float | None = None):
         super().__init__(config, site)
         depth = site.num_hidden_layers
-        self.initial_value = (
-            init if init is not None else 0.1 if depth <= 18 else 1e-5 if depth <= 24 else 1e-6
-        )
+        self.initial_value = init if init is not None else 0.1 if depth <= 18 else 1e-5 if depth <= 24 else 1e-6
         self.norm = make_norm(config)
         self.v = nn.Parameter(torch.full((config.hidden_size,), self.initial_value))
 

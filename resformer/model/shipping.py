@@ -18,9 +18,7 @@ def write_custom_code(config, directory) -> None:
         config: a ``ResformerConfig``.
         directory: folder of the checkpoint, which already holds the package's own code.
     """
-    classes = {
-        c.kind: c.residual_class for block in config.connections() for c in block.values() if ":" in c.kind
-    }
+    classes = {c.kind: c.residual_class for block in config.connections() for c in block.values() if ":" in c.kind}
     if not classes:
         return
     directory = Path(directory)

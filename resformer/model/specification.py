@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import itertools
 import re
 import types
 from collections.abc import Mapping
@@ -105,7 +106,7 @@ def place(connections: list[dict[str, Connection]]) -> list[dict[str, Site]]:
     flat = [blocks[sublayer] for blocks in connections for sublayer in SUBLAYERS]
     starts = [i for i, connection in enumerate(flat) if i == 0 or connection != flat[i - 1]]
     bounds = [*starts, len(flat)]
-    segments = [(a, b) for a, b in zip(bounds, bounds[1:], strict=False) for _ in range(a, b)]
+    segments = [(a, b) for a, b in itertools.pairwise(bounds) for _ in range(a, b)]
     num_hidden_layers = len(connections)
     return [
         {
@@ -174,13 +175,11 @@ def _from_sublayers(mapping: Mapping, num_hidden_layers: int) -> list[dict[str, 
     for key in mapping:
         if key not in SUBLAYERS:
             raise ResidualError(
-                f"residual: unknown key {key!r}{did_you_mean(key, (*SUBLAYERS, 'kind'))}; write either kind and its options, "
-                f"or {' and '.join(SUBLAYERS)}"
+                f"residual: unknown key {key!r}{did_you_mean(key, (*SUBLAYERS, 'kind'))}; "
+                f"write either kind and its options, or {' and '.join(SUBLAYERS)}"
             )
     if missing := [sublayer for sublayer in SUBLAYERS if sublayer not in mapping]:
-        raise ResidualError(
-            f"residual: {dict(mapping)!r} says nothing of {missing[0]!r}; name both sublayers"
-        )
+        raise ResidualError(f"residual: {dict(mapping)!r} says nothing of {missing[0]!r}; name both sublayers")
     columns = {sublayer: resolve(mapping[sublayer], num_hidden_layers) for sublayer in SUBLAYERS}
     return [{s: columns[s][layer][s] for s in SUBLAYERS} for layer in range(num_hidden_layers)]
 
@@ -215,9 +214,7 @@ def _checked(kind: Any, options: dict[str, Any]) -> Connection:
     for name, value in options.items():
         if name not in parameters:
             allowed = f"allowed: {', '.join(parameters)}" if parameters else "it has none"
-            raise ResidualError(
-                f"residual: {kind!r} has no option {name!r}{did_you_mean(name, parameters)}; {allowed}"
-            )
+            raise ResidualError(f"residual: {kind!r} has no option {name!r}{did_you_mean(name, parameters)}; {allowed}")
         options[name] = _checked_value(kind, name, value, hints.get(name, Any))
     return Connection(kind, options)
 
