@@ -29,28 +29,28 @@ def linear_cross_entropy(
         weight: ``[vocabulary, hidden]``.
         targets: ``[tokens]``, with -100 where a token does not count.
         cap: soft cap of the logits.
-        z_loss: where 0, the second result is 0 and torch's own chunked kernel is used if there is one.
+        z_loss: where 0, the second result is 0, and torch's own chunked kernel is used where it is exact.
 
     Returns:
         Two scalars in nats and nats squared (Chowdhery et al. 2022, arXiv:2204.02311).
     """
-    small = targets.numel() * weight.shape[0] <= CHUNK_ELEMENTS
-    if small:
+    if targets.numel() * weight.shape[0] <= CHUNK_ELEMENTS:
         return _chunk(hidden_states, weight, targets, cap, bool(z_loss))
-    if cap is None and not z_loss and hasattr(F, "linear_cross_entropy"):
+    # torch's kernel returns its sum in the dtype it computes in: in bfloat16 the loss would be off in the second digit.
+    exact = not torch.is_autocast_enabled(hidden_states.device.type) and hidden_states.dtype in (
+        torch.float32,
+        torch.float64,
+    )
+    if exact and cap is None and not z_loss and hasattr(F, "linear_cross_entropy"):
         return _fused(hidden_states, weight, targets), hidden_states.new_zeros(())
     return _chunked(hidden_states, weight, targets, cap, bool(z_loss))
 
 
 def _fused(hidden_states, weight, targets):
-    if torch.is_autocast_enabled(hidden_states.device.type):
-        # The kernel is not on autocast's list, and would run in whatever dtype it is given.
-        dtype = torch.get_autocast_dtype(hidden_states.device.type)
-        hidden_states, weight = hidden_states.to(dtype), weight.to(dtype)
     options = torch.nn.LinearCrossEntropyOptions()
     return F.linear_cross_entropy(
         hidden_states, weight, targets, reduction="sum", ignore_index=IGNORED, options=options
-    ).float()
+    )
 
 
 def _chunked(hidden_states, weight, targets, cap, needs_z):

@@ -70,7 +70,9 @@ class ResformerAttention(nn.Module):
         if self.config.qk_norm == "head":
             query, key = self.q_norm(query), self.k_norm(key)
         if position_embeddings is not None:
-            query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+            # In the dtype of the projections, as in a bfloat16 model: autocast would go through float32 and back.
+            cos, sin = (x.to(query.dtype) for x in position_embeddings)
+            query, key = apply_rotary_pos_emb(query, key, cos, sin)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
