@@ -1,0 +1,76 @@
+"""How long a whole training step takes, as a ratio to transformers' Llama of equal parameters.
+
+    python recipes/benchmark.py [--residual pre,post,...] [--steps 15]
+
+Steps are interleaved (Llama, A, B, Llama, A, B, ...), and each ratio is taken within one round, so that a machine
+whose speed drifts does not favour anyone. The median over the rounds is what to quote.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from resformer import ResformerConfig, ResformerForCausalLM
+from resformer.model.specification import KINDS
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--residual", default="pre", help="kinds to time, separated by commas, or 'all'")
+    parser.add_argument("--num_hidden_layers", type=int, default=6)
+    parser.add_argument("--hidden_size", type=int, default=384)
+    parser.add_argument("--sequence_length", type=int, default=256, help="tokens")
+    parser.add_argument("--batch_size", type=int, default=8, help="sequences")
+    parser.add_argument("--vocab_size", type=int, default=257)
+    parser.add_argument("--steps", type=int, default=15, help="timed rounds, after two that are not")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    shape = {
+        "vocab_size": arguments.vocab_size,
+        "hidden_size": arguments.hidden_size,
+        "intermediate_size": round(arguments.hidden_size * 8 / 3),
+        "num_hidden_layers": arguments.num_hidden_layers,
+        "num_attention_heads": arguments.hidden_size // 64,
+        "max_position_embeddings": arguments.sequence_length,
+        "tie_word_embeddings": True,
+    }
+    models = {"llama": LlamaForCausalLM(LlamaConfig(**shape))}
+    for kind in KINDS if arguments.residual == "all" else arguments.residual.split(","):
+        models[kind] = ResformerForCausalLM(ResformerConfig(**shape, residual=kind))
+    optimizers = {}
+    for name, model in models.items():
+        model.to(device).train()
+        optimizers[name] = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    tokens = torch.randint(arguments.vocab_size, (arguments.batch_size, arguments.sequence_length), device=device)
+
+    def step(name: str) -> float:
+        model, optimizer = models[name], optimizers[name]
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        return time.perf_counter() - start
+
+    rounds = [{name: step(name) for name in models} for _ in tqdm(range(arguments.steps + 2), disable=None)][2:]
+    print(f"{'model':<12}{'parameters':>12}{'ms a step':>12}{'/ llama':>10}   (medians of {arguments.steps} rounds)")
+    for name, model in models.items():
+        milliseconds = 1e3 * statistics.median(r[name] for r in rounds)
+        ratio = statistics.median(r[name] / r["llama"] for r in rounds)
+        print(f"{name:<12}{model.num_parameters():>12,}{milliseconds:>12.1f}{ratio:>10.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""The tokenised corpus on disk: made once, whole or absent, shared by every run that names the same text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from .config import DataConfig, DataError
+from .sources import Source, open_source
+from .spool import PIECE_BYTES, Span, Spool
+from .tokenizing import TokenizerRecipe
+
+FORMAT = 1  # raise it whenever the same words would give other tokens
+
+
+def find_or_build(config: DataConfig, show_progress: bool) -> tuple[Path, dict[str, Any]]:
+    """The folder of the tokenised corpus and what is known about it. Raises DataError.
+
+    The key holds all that tokens depend on, neither the sequence length nor the seed. Several processes may
+    ask at once: one builds under a lock, the others wait for it; where a file system has no locks, the first to
+    rename wins and all see the same.
+    """
+    recipe = TokenizerRecipe(config.tokenizer)
+    source = open_source(config)
+    parts = [str(FORMAT), source.identity, recipe.identity, repr(float(config.validation_fraction))]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    folder = config.cache_folder() / key
+    facts = read_facts(folder)
+    if facts is not None:
+        return folder, facts
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f"{key}.lock"):
+            facts = read_facts(folder)
+            if facts is None:
+                _remove_leftovers(folder)
+                facts = _build_beside(folder, source, recipe, config, show_progress)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the cache folder {folder.parent} ({error.strerror or error}); "
+            "set data.cache_dir to a folder that can be written"
+        ) from error
+    return folder, facts
+
+
+def read_facts(folder: Path) -> dict[str, Any] | None:
+    """What is known about a cached corpus, or None if it is not there whole."""
+    try:
+        facts = json.loads((folder / "facts.json").read_text())
+        whole = all((folder / name).stat().st_size == size for name, size in facts["bytes"].items())
+    except (OSError, ValueError, KeyError):
+        return None
+    return facts if whole else None
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Builds that were killed. A day's grace, for a file system on which the lock did not hold."""
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
+        if leftover.stat().st_mtime < time.time() - 86_400:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _build_beside(
+    folder: Path, source: Source, recipe: TokenizerRecipe, config: DataConfig, show_progress: bool
+) -> dict[str, Any]:
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    temporary.mkdir()
+    try:
+        facts = _build(temporary, source, recipe, config, show_progress)
+        _synchronise(temporary)
+        if folder.exists() and read_facts(folder) is None:
+            shutil.rmtree(folder)  # damaged: a cache may be made again
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if read_facts(folder) is None:  # otherwise another process was first, with the same content
+                raise
+        _synchronise_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return facts
+
+
+def _build(
+    folder: Path, source: Source, recipe: TokenizerRecipe, config: DataConfig, show_progress: bool
+) -> dict[str, Any]:
+    spool = Spool.write(source, folder / "spool", show_progress)
+    if not spool.ends:
+        raise DataError(f"data.source {source.name!r} is empty; give it some text")
+    training, validation = spool.split(config.validation_fraction)
+    tokenizer = recipe.train(
+        lambda: (text for text, _ in spool.pieces(training)),
+        lambda: (text for text, _ in spool.pieces(spool.spans())),
+        show_progress,
+    )
+    tokenizer.save_pretrained(folder / "tokenizer")
+    encode = recipe.encoder(tokenizer)
+    dtype = np.dtype(np.min_scalar_type(len(tokenizer) - 1))
+    fingerprint = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
+    histograms = {}
+    with tqdm(total=spool.ends[-1], desc="tokenising", unit="B", unit_scale=True, disable=not show_progress) as bar:
+        for name, spans in (("train", training), ("validation", validation)):
+            pieces = spool.pieces(spans, whole=recipe.whole_documents)
+            histogram = np.zeros(len(tokenizer), np.int64)
+            with (folder / f"{name}.tokens").open("wb") as file:
+                for ids in _token_arrays(pieces, encode, tokenizer, bar):
+                    stored = np.ascontiguousarray(ids, dtype)
+                    file.write(stored.data)
+                    fingerprint.update(stored.data)
+                    histogram += np.bincount(stored, minlength=len(histogram))
+            histograms[name] = histogram
+            fingerprint.update(f"end of {name}".encode())
+    _write_text(folder / "validation.text", spool, validation)
+    spool.path.unlink()
+    facts = {
+        "fingerprint": fingerprint.hexdigest(),
+        "dtype": dtype.name,
+        "documents": len(spool.ends),
+        "unigram_entropy": _entropy(histograms["train"]),
+        "bytes": {
+            name: (folder / name).stat().st_size for name in ("train.tokens", "validation.tokens", "validation.text")
+        },
+    }
+    (folder / "facts.json").write_text(json.dumps(facts, indent=1))
+    return facts
+
+
+def _token_arrays(
+    pieces: Iterator[tuple[str, bool]],
+    encode: Callable[[list[str]], Iterator[np.ndarray]],
+    tokenizer: PreTrainedTokenizerFast,
+    bar: tqdm,
+) -> Iterator[np.ndarray]:
+    """Ids of every piece in order, one end of text between documents. Small pieces are encoded together."""
+    separator = np.array([tokenizer.eos_token_id])
+    first = True
+    while batch := list(_about_a_megabyte(pieces)):
+        texts = [text for text, _ in batch]
+        for (text, starts_document), ids in zip(batch, encode(texts), strict=True):
+            if starts_document and not first:
+                yield separator
+            first = False
+            yield ids
+            bar.update(len(text))
+
+
+def _about_a_megabyte(pieces: Iterator[tuple[str, bool]]) -> Iterator[tuple[str, bool]]:
+    size = 0
+    for piece in pieces:
+        yield piece
+        size += len(piece[0])
+        if size >= PIECE_BYTES:
+            return
+
+
+def _write_text(path: Path, spool: Spool, spans: list[Span]) -> None:
+    with path.open("wb") as file:
+        for span in spans:
+            file.write(spool.read([span]))
+
+
+def _entropy(histogram: np.ndarray) -> float:
+    counts = histogram[histogram > 0].astype(np.float64)
+    shares = counts / max(counts.sum(), 1.0)
+    return float(-(shares * np.log(shares)).sum())
+
+
+def _synchronise(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    for path in [*(p for p in folder.rglob("*") if p.is_dir()), folder]:
+        _synchronise_folder(path)
+
+
+def _synchronise_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,157 @@
+"""Reading one file: text whole, rows one by one, through whatever compression its name says."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from .config import DataError, did_you_mean, first_line
+
+TEXT_SUFFIXES = (".txt", ".md", ".py")
+ROW_SUFFIXES = (".jsonl", ".parquet", ".arrow")
+SUFFIXES = TEXT_SUFFIXES + ROW_SUFFIXES
+
+
+def _open_zstandard(path: Path) -> IO[bytes]:
+    # Arrow brings a zstandard decoder everywhere; the standard library has one only since Python 3.14.
+    return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))  # type: ignore[arg-type]
+
+
+OPENERS: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": _open_zstandard,
+}
+ALLOWED = f"{' '.join(SUFFIXES)} (optionally {' '.join(OPENERS)})"
+_READING_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException)
+
+
+def kind_of(path: Path) -> str | None:
+    """The suffix that says how to read the file, without its compression, or None if we cannot read it."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in OPENERS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes and suffixes[-1] in SUFFIXES else None
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of the file as it lies on disk. Raises DataError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
+
+
+def read_documents(path: Path, text_column: str) -> Iterator[str]:
+    """The documents of one file, in order, empty ones left out. Raises DataError naming the path."""
+    kind = kind_of(path)
+    try:
+        if kind in TEXT_SUFFIXES:
+            with _open(path) as file:
+                documents = iter([decode_text(file.read(), str(path))])
+        elif kind == ".jsonl":
+            documents = _json_lines(path, text_column)
+        else:
+            documents = _table_rows(path, text_column, parquet=kind == ".parquet")
+        for document in documents:
+            if document:
+                yield document
+    except _READING_ERRORS as error:
+        raise DataError(
+            f"{path} is corrupt, truncated or not what its name says ({first_line(error)}); write it again"
+        ) from error
+
+
+def decode_text(data: bytes, where: str) -> str:
+    """UTF-8 to text, a byte order mark left out, line ends as they are. Raises DataError with the offset."""
+    if b"\0" in data:
+        raise DataError(f"{where} is a binary file (zero byte at offset {data.index(0)}); give UTF-8 text")
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where} is not UTF-8 (byte 0x{data[error.start]:02x} at offset {error.start}); convert it to UTF-8"
+        ) from error
+
+
+def text_of(row: Any, column: str, where: str) -> str:
+    """The text of one row; an absent value is an empty document. Raises DataError naming what is there."""
+    if not isinstance(row, dict):
+        raise DataError(f"{where} is {type(row).__name__}, not an object with the column {column!r}")
+    if column not in row:
+        raise DataError(
+            f"{where} has no column {column!r}, only {sorted(row)}; set data.text_column{did_you_mean(column, row)}"
+        )
+    value = row[column]
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"{where}: column {column!r} holds {type(value).__name__}, not text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: half a surrogate pair at character {error.start} is not text") from error
+    return value
+
+
+def _open(path: Path) -> Any:
+    opener = OPENERS.get(path.suffix.lower())
+    return opener(path) if opener else path.open("rb")
+
+
+def _json_lines(path: Path, column: str) -> Iterator[str]:
+    # Not the JSON reader of `datasets`: it turns text that looks like dates into timestamps, and its
+    # errors do not say the line.
+    with _open(path) as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path} line {number}"
+            text = decode_text(line, where)
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise DataError(f"{where} is not JSON ({first_line(error)}); one object per line") from error
+            yield text_of(row, column, where)
+
+
+def _table_rows(path: Path, column: str, *, parquet: bool) -> Iterator[str]:
+    compressed = path.suffix.lower() in OPENERS
+    # Both formats seek, so what is compressed from outside has to be unpacked whole.
+    with _open(path) if compressed else pa.memory_map(str(path)) as file:
+        source = pa.BufferReader(file.read()) if compressed else file
+        if parquet:
+            table = pyarrow.parquet.ParquetFile(source)
+            names, batches = table.schema_arrow.names, table.iter_batches
+        else:
+            try:
+                records = pa.ipc.open_stream(source)
+                names, batches = records.schema.names, lambda columns: iter(records)
+            except pa.ArrowInvalid:  # the random-access kind of Arrow file
+                source.seek(0)
+                reader = pa.ipc.open_file(source)
+                names = reader.schema.names
+
+                def batches(columns: list[str]) -> Iterator[pa.RecordBatch]:
+                    return (reader.get_batch(index) for index in range(reader.num_record_batches))
+
+        if column not in names:
+            text_of(dict.fromkeys(names), column, str(path))
+        row = 0
+        for batch in batches(columns=[column]):
+            for value in batch.column(column).to_pylist():
+                row += 1
+                yield text_of({column: value}, column, f"{path} row {row}")
