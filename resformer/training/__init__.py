@@ -1,0 +1,1 @@
+"""Training: typed configuration, the step, optimisers, checkpoints and the files of a run."""

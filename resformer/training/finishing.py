@@ -1,0 +1,166 @@
+"""What a run leaves behind: the final model with its card, a sample, and summary.json."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from ..data import Corpus
+from .checkpoints import Progress, save_model
+from .config import RunConfig
+from .evaluation import bits_per_byte, compressors_bits_per_byte
+from .files import whole_folder, write_json
+
+SAMPLE_TOKENS = 120
+
+
+def greet(config: RunConfig, model, corpus: Corpus, accelerator: Accelerator, resumed: Path | None) -> None:
+    """Say what is about to be trained, on what."""
+    accelerator.print(
+        f"model      {model.num_parameters():,} parameters, residual {config.model.residual!r}\n"  # type: ignore[attr-defined]
+        f"data       {config.data.source}: {corpus.num_documents:,} documents, {corpus.num_train_tokens:,} training "
+        f"tokens of {config.data.tokenizer}\n"
+        f"device     {accelerator.device} x {accelerator.num_processes}, precision {accelerator.mixed_precision}\n"
+        f"run        {config.run_dir}, seed {config.seed}" + (f", going on from {resumed}" if resumed else ""),
+        flush=True,
+    )
+
+
+def finish(
+    status: str,
+    config: RunConfig,
+    model,
+    corpus: Corpus,
+    progress: Progress,
+    accelerator: Accelerator,
+    loss: float | None,
+    val_loss: float | None,
+) -> None:
+    """Write the run's results and say them."""
+    if not accelerator.is_main_process:
+        return
+    folder = Path(config.run_dir)
+    summary = summarise(status, config, model, corpus, progress, accelerator, loss, val_loss)
+    if status != "completed":
+        write_results(folder, summary)
+        again = "the same command goes on from there" if status == "interrupted" else "try a lower learning rate"
+        print(f"{status} at step {progress.step}; everything up to there is in {folder}; {again}")
+        return
+    write_results(folder, summary, model, corpus)
+    text = sample(model, corpus, accelerator, config.seed)
+    print(
+        f"\n--- a sample ---\n{text}\n---\n\n"
+        f"held-out text, bits per byte    resformer {summary['val_bits_per_byte']:.3f}    "
+        f"lzma {summary['lzma_bits_per_byte']:.3f}    zlib -9 {summary['zlib_bits_per_byte']:.3f}\n"
+        f"held-out loss                   {val_loss:.4f} nats per token\n"
+        f"trained                         {summary['tokens']:,} tokens in {progress.seconds:.0f} s\n"
+        f"model, any Hugging Face tool    {folder / 'model'}\n"
+        f"figures                         {folder / 'summary.json'}, {folder / 'metrics.jsonl'}\n"
+        f"try next                        --model.residual 'post*1,highway*1,pre*rest' --run_dir runs/mixed"
+    )
+
+
+def summarise(
+    status: str,
+    config: RunConfig,
+    model,
+    corpus: Corpus,
+    progress: Progress,
+    accelerator: Accelerator,
+    loss: float | None,
+    val_loss: float | None,
+) -> dict[str, Any]:
+    """The contents of summary.json. Losses in nats per token; ``*_bits_per_byte`` compare between tokenizers."""
+    tokens = progress.step * config.train.batch_size * config.data.sequence_length
+    packages = ("torch", "transformers", "datasets", "accelerate", "einops", "tokenizers", "safetensors")
+    return {
+        "status": status,
+        "step": progress.step,
+        "loss": loss,
+        "val_loss": val_loss,
+        "val_bits_per_byte": None if val_loss is None else bits_per_byte(val_loss, corpus),
+        **compressors_bits_per_byte(corpus.validation_text),
+        "unigram_entropy": corpus.unigram_entropy,
+        "skipped_updates": progress.skipped_updates,
+        "residual": config.model.residual,  # type: ignore[attr-defined]
+        "parameters": model.num_parameters(),
+        "tokens": tokens,
+        "floating_point_operations": tokens * model.floating_point_operations_per_token(config.data.sequence_length),
+        "wall_seconds": progress.seconds,
+        "tokens_per_second": tokens / progress.seconds if progress.seconds else None,
+        "processes": accelerator.num_processes,
+        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else _cpu(),
+        "precision": str(accelerator.mixed_precision),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "git_commit": _git_commit(),
+        "data_source": config.data.source,
+        "data_fingerprint": corpus.fingerprint,
+        "seeds": {"init": config.init_seed, "data": config.data_seed, "dropout": config.dropout_seed},
+    }
+
+
+def _cpu() -> str:
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def _git_commit() -> str | None:
+    answer = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    )
+    return answer.stdout.strip() or None
+
+
+def sample(model, corpus: Corpus, accelerator: Accelerator, seed: int) -> str:
+    """What the model writes after the first line of the held-out text, drawn at temperature 0.8."""
+    start = corpus.validation_text[:200].decode("utf-8", errors="ignore").split("\n")[0] + "\n"
+    inputs = corpus.tokenizer(start, return_tensors="pt", return_token_type_ids=False).to(accelerator.device)
+    room = model.config.max_position_embeddings - inputs["input_ids"].shape[1]
+    model.eval()
+    torch.manual_seed(seed)
+    with accelerator.autocast():
+        tokens = model.generate(
+            **inputs, max_new_tokens=max(1, min(SAMPLE_TOKENS, room)), do_sample=True, temperature=0.8, top_p=0.95
+        )
+    model.train()
+    return corpus.tokenizer.decode(tokens[0], skip_special_tokens=True)
+
+
+def write_results(folder: Path, summary: dict[str, Any], model=None, corpus: Corpus | None = None) -> None:
+    """summary.json, and ``model/`` with its card where a finished model is given."""
+    if model is not None and corpus is not None:
+        with whole_folder(folder / "model") as temporary:
+            save_model(temporary, model, corpus)
+            (temporary / "README.md").write_text(_card(summary), encoding="utf-8")
+    write_json(folder / "summary.json", summary)
+
+
+def _card(summary: dict[str, Any]) -> str:
+    rows = "\n".join(
+        f"| {key} | {value} |" for key, value in summary.items() if not isinstance(value, dict) and value is not None
+    )
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [resformer]
+---
+
+# A resformer with `{summary["residual"]}` residual connections
+
+Trained with [resformer](https://pypi.org/project/resformer), a laboratory for residual connections. The folder carries
+its own code:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained(".", trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(".")
+```
+
+| | |
+| --- | --- |
+{rows}
+"""

@@ -1,0 +1,75 @@
+"""The processes of a run: how many there are, on which device, and how the run ends."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+
+INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
+    """Accelerate's processes and precision; bfloat16 unless the launch says otherwise.
+
+    Raises:
+        ValueError: if fewer processes joined than were launched, or a tracker is not installed.
+    """
+    has_accelerator = torch.accelerator.is_available()
+    # Without an accelerator, only cpu=True makes the launched processes know of each other.
+    accelerator = Accelerator(
+        cpu=not has_accelerator,
+        mixed_precision=os.environ.get("ACCELERATE_MIXED_PRECISION") if _precision_was_chosen() else "bf16",
+        log_with=trackers or None,
+        project_config=ProjectConfiguration(project_dir=run_dir),
+    )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise ValueError(
+            f"{launched} processes were launched but {accelerator.num_processes} joined; launch with "
+            "'accelerate launch --multi_gpu --num_processes N', also on CPUs, or with torchrun"
+        )
+    return accelerator
+
+
+def _precision_was_chosen() -> bool:
+    """``accelerate launch`` always sets the variable; 'no' is its default, and then bfloat16 is ours."""
+    return os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no" or "--mixed_precision" in " ".join(sys.orig_argv)
+
+
+class Interruption:
+    """Remembers SIGINT and SIGTERM so that the loop can save before it ends; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+        for number in INTERRUPTED:
+            signal.signal(number, self._note)
+
+    def _note(self, number, frame) -> None:
+        if self.exit_code:
+            os._exit(INTERRUPTED[number])
+        self.exit_code = INTERRUPTED[number]
+
+    def agreed(self, accelerator: Accelerator) -> int:
+        """The exit code if any process was interrupted, else 0: all processes must leave the loop together."""
+        if accelerator.num_processes == 1:
+            return self.exit_code
+        code = torch.tensor(self.exit_code, device=accelerator.device)
+        return int(accelerator.gather(code.reshape(1)).max())
+
+
+def run_program(main: Callable[[], int]) -> None:
+    """Call ``main`` and exit with its code; a person's error is one line on standard error and exit code 2."""
+    try:
+        code = main()
+    except (ValueError, OSError) as error:
+        if os.environ.get("RESFORMER_TRACEBACK"):
+            raise
+        message = " ".join(str(error).split())
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"error: {message}", file=sys.stderr)
+        code = 2
+    sys.exit(code)

@@ -1,0 +1,71 @@
+"""From a configuration to everything a run needs, with every refusal before the first file is written."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from ..data import Corpus, load_corpus
+from ..model import ResformerConfig
+from . import checkpoints
+from .config import RunConfig
+from .files import write_yaml
+
+
+def load_corpus_once(config: RunConfig, accelerator: Accelerator) -> Corpus:
+    """The corpus; the main process fills the cache, the others find it there."""
+    with accelerator.main_process_first():
+        return load_corpus(config.data, show_progress=accelerator.is_main_process and sys.stderr.isatty())
+
+
+def model_config(config: RunConfig, corpus: Corpus) -> ResformerConfig:
+    tokenizer = corpus.tokenizer
+    return config.model_config(
+        vocab_size=corpus.vocab_size,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def micro_batch_size(config: RunConfig, accelerator: Accelerator) -> int:
+    """Sequences per forward pass and process.
+
+    Raises:
+        ValueError: if the batch does not divide into micro batches over all processes.
+    """
+    batch, processes = config.train.batch_size, accelerator.num_processes
+    micro = config.train.micro_batch_size or batch // processes
+    if micro < 1 or batch % (micro * processes):
+        raise ValueError(
+            f"train.batch_size {batch} does not divide into micro batches of {micro} on {processes} processes; "
+            "make it a multiple of their product"
+        )
+    return micro
+
+
+def open_run_folder(config: RunConfig, accelerator: Accelerator) -> Path:
+    """The run's folder, with config.yaml in it.
+
+    Raises:
+        ValueError: if it holds a run of another configuration.
+        OSError: if it cannot be written.
+    """
+    folder = Path(config.run_dir)
+    checkpoints.refuse_another_run(config, folder)
+    if accelerator.is_main_process:
+        try:
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            write_yaml(folder / "config.yaml", config.as_dict())
+        except OSError as error:
+            raise OSError(f"run_dir: cannot write to {folder} ({error.strerror}); give another --run_dir") from error
+    accelerator.wait_for_everyone()
+    return folder
+
+
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Dropout of a step depends on nothing before it, so that a resumed run draws the same."""
+    digest = hashlib.sha256(f"dropout|{seed}|{step}|{rank}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
