@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 from accelerate import Accelerator
+from safetensors.torch import load_model
 
 from ..data import Corpus
 from .config import RunConfig
@@ -32,8 +34,6 @@ class Progress:
 
 def refuse_another_run(config: RunConfig, folder: Path) -> None:
     """Raises ValueError if ``folder`` holds a run of another configuration, naming the first key that differs."""
-    import yaml
-
     file = folder / "config.yaml"
     if not file.exists():
         return
@@ -47,7 +47,7 @@ def refuse_another_run(config: RunConfig, folder: Path) -> None:
 
 
 def _flat(value: dict, prefix: str = "") -> dict:
-    flat = {}
+    flat: dict = {}
     for key, item in value.items():
         if isinstance(item, dict) and prefix + key != "model.residual":
             flat |= _flat(item, f"{prefix}{key}.")
@@ -64,7 +64,7 @@ def save(
     if accelerator.is_main_process:
         root = folder / "checkpoints"
         with whole_folder(root / f"step-{progress.step:08d}") as temporary:
-            save_model(temporary, accelerator.unwrap_model(model, keep_torch_compile=False), corpus)
+            save_model(temporary, model, corpus)
             torch.save([optimizer.state_dict() for optimizer in optimizers], temporary / OPTIMIZERS)
             write_json(temporary / STATE, vars(progress) | {"data_fingerprint": corpus.fingerprint})
         for old in checkpoints(folder)[:-keep]:
@@ -106,8 +106,6 @@ def load(path: Path, model, optimizers: list, corpus: Corpus) -> Progress:
     Raises:
         ValueError: if it is of another corpus, or cannot be read.
     """
-    from safetensors.torch import load_model
-
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         if (theirs := state.pop("data_fingerprint")) != corpus.fingerprint:

@@ -1,217 +1,211 @@
-"""Every key a training run knows, with its type, unit and default."""
+"""What a run is told: one typed configuration, from YAML and dotted flags."""
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser, set_parsing_settings
 
 from ..data import DataConfig
 from ..model import ResformerConfig
 
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-class ConfigError(ValueError):
-    """A run cannot start as described. One line: which key, what is wrong with it, what to do instead."""
-
-
-# What the tokenizer and the use of the model say, and not the person.
-_NOT_TO_BE_SAID = {"use_cache", "pad_token_id", "bos_token_id", "eos_token_id"}
-_DEFAULTS_OF_A_RUN = {"vocab_size": None, "max_position_embeddings": None}
+_SET_BY_THE_TOKENIZER = {"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "use_cache"}
 
 
-def _model_keys() -> type:
-    """`model.*`: the fields that ResformerConfig itself declares. Two of them default to what the data says."""
-    said = [f for f in dataclasses.fields(ResformerConfig) if f.name in ResformerConfig.__annotations__]  # type: ignore[arg-type]
-    fields = []
-    for f in said:
-        if f.name in _NOT_TO_BE_SAID:
+def _model_options() -> type:
+    """The keys of ``ResformerConfig`` that a person sets, as a dataclass: said once, there."""
+    declared = [f for f in dataclasses.fields(ResformerConfig) if f.name in ResformerConfig.__annotations__]
+    defaults = {"hidden_size": 128, "max_position_embeddings": None, "num_attention_heads": 2}
+    columns = []
+    for item in declared:
+        if item.name in _SET_BY_THE_TOKENIZER:
             continue
-        if f.name in _DEFAULTS_OF_A_RUN:
-            fields.append((f.name, f.type | None, _DEFAULTS_OF_A_RUN[f.name]))  # type: ignore[operator]
-        else:
-            fields.append((f.name, f.type, f.default))
-    keys = dataclasses.make_dataclass("ModelConfig", fields, module=__name__)
-    documentation = (ResformerConfig.__doc__ or "").replace("number of tokens.", "by default the tokenizer's size.")
-    keys.__doc__ = documentation.replace("longest sequence in tokens.", "in tokens, by default data.sequence_length.")
-    return keys
+        default = defaults.get(item.name, item.default)
+        hint = int | None if item.name == "max_position_embeddings" else item.type
+        columns.append((item.name, hint, field(default=default)))
+    options = dataclasses.make_dataclass("ModelOptions", columns)
+    options.__doc__ = ResformerConfig.__doc__
+    return options
 
 
-if TYPE_CHECKING:
-    ModelConfig = Any
-else:
-    ModelConfig = _model_keys()
+ModelOptions = _model_options()
 
 
 @dataclass
 class OptimizerConfig:
-    """How gradients become updates."""
+    """How weights are updated."""
 
-    name: Literal["adamw", "muon", "sgd"] = "adamw"
-    """`muon`: Muon for the matrices inside the blocks, AdamW for everything else."""
-
-    learning_rate: float = 2e-3
-    """Peak learning rate. Muon's updates are scaled to AdamW's size, so that one number fits both."""
-
+    name: Literal["adamw", "muon", "sgd"] = "muon"
+    """adamw, sgd, or muon: Muon (Jordan et al. 2024) for the blocks' projections and AdamW for all other weights."""
+    learning_rate: float = 0.01
+    """Peak learning rate. Muon's updates are scaled to the size of AdamW's, so one rate serves both."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Decay rates of AdamW's two averages; the first is also the momentum of SGD."""
-
+    """AdamW's moment decays; the first is also the momentum of sgd, the second that of muon."""
     weight_decay: float = 0.1
-    """Weight decay, decoupled for AdamW and Muon. Not for vectors, nor what a residual connection exempts."""
-
+    """Decoupled weight decay of matrices, as a factor of the learning rate."""
     max_grad_norm: float = 1.0
-    """Gradients are scaled down to this global norm; 0 for no clipping."""
-
+    """Gradients are clipped to this global norm; 0 does not clip."""
     z_loss: float = 0.0
     """Factor of the squared log-normaliser added to the loss."""
 
 
 @dataclass
 class ScheduleConfig:
-    """The learning rate over the steps, as a factor of `optimizer.learning_rate`."""
+    """How the learning rate changes."""
 
     name: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
-    """Shape after the warm-up; `wsd` stays at the peak and falls linearly at the end."""
-
-    warmup_steps: int = 50
-    """Steps of linear warm-up."""
-
+    """Shape after the warm-up. wsd (warm-up, stable, decay) falls linearly over the last decay_fraction."""
+    warmup_steps: int = 30
+    """Optimiser steps over which the rate rises linearly from 0."""
     min_lr_ratio: float = 0.1
-    """Where the learning rate ends, as a share of the peak (not for `constant`)."""
-
+    """The rate at the end, as a share of the peak."""
     decay_fraction: float = 0.2
-    """Share of `train.max_steps` in which `wsd` falls."""
+    """Share of the steps over which wsd decays."""
 
 
 @dataclass
 class TrainConfig:
-    """The loop. Steps are optimiser steps."""
+    """How long and in what pieces a model trains."""
 
     max_steps: int = 600
-    """Steps of the whole run."""
-
-    batch_size: int = 32
-    """Sequences per step, over all processes and micro batches."""
-
+    """Optimiser steps."""
+    batch_size: int = 16
+    """Sequences per optimiser step, over all processes."""
     micro_batch_size: int | None = None
-    """Sequences per forward pass and process; by default a process's whole share of the batch."""
-
+    """Sequences per forward pass and process; by default as many as need no accumulation."""
     eval_every: int = 200
-    """Steps between losses over the validation split; the last step always has one."""
-
+    """Optimiser steps between evaluations on part of the held-out text; the end is always evaluated on all of it."""
+    eval_sequences: int = 256
+    """Sequences of an evaluation during training."""
     save_every: int = 200
-    """Steps between checkpoints; the last step always has one."""
-
+    """Optimiser steps between checkpoints."""
     keep_checkpoints: int = 2
-    """Checkpoints kept, the newest ones; 0 for all."""
-
+    """Newest checkpoints to keep."""
     log_every: int = 10
-    """Steps between lines of metrics.jsonl; the first step always has one."""
-
+    """Optimiser steps between lines of metrics.jsonl."""
     compile: bool = False
-    """torch.compile each block. Needs a C++ compiler on CPU."""
-
+    """Compile each block with torch.compile."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
-
+    """Recompute activations in the backward pass instead of keeping them."""
     on_divergence: Literal["stop", "continue"] = "stop"
-    """After a non-finite loss or gradient, whose update is never made: stop (exit code 3), or go on without it."""
+    """At a non-finite loss or gradient: save and stop with exit code 3, or skip that update."""
 
 
 @dataclass
-class TrainingConfig:
+class RunConfig:
     """A training run."""
 
-    run_dir: str = "runs/default"
-    """Folder of the run. A run that was interrupted there is continued."""
-
-    seed: int = 0
-    """Sets the three seeds below where they are not given."""
-
-    init_seed: int | None = None
-    """Seed of the initial weights."""
-
-    data_seed: int | None = None
-    """Seed of the order of sequences."""
-
-    dropout_seed: int | None = None
-    """Seed of dropout."""
-
-    resume: str = "auto"
-    """`auto`: go on from the newest checkpoint of run_dir; `never`: refuse a run_dir that holds a run; or the path
-    of a checkpoint (or of a run, for its newest) from which a new run_dir starts."""
-
-    trackers: list[str] = field(default_factory=list)
-    """Accelerate's trackers that get the metrics too: tensorboard, wandb, trackio, ..."""
-
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelOptions = field(default_factory=ModelOptions)  # type: ignore[valid-type]
+    data: DataConfig = field(default_factory=lambda: DataConfig(tokenizer="bpe:2048", sequence_length=128))
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    run_dir: str = "runs/default"
+    """Folder of the run's files."""
+    seed: int = 0
+    """Sets the three seeds below where they are not given."""
+    init_seed: int | None = None
+    """Of the initial weights."""
+    data_seed: int | None = None
+    """Of the order of the data."""
+    dropout_seed: int | None = None
+    """Of dropout."""
+    resume: str = "auto"
+    """auto (go on from the newest whole checkpoint of run_dir), never (refuse a folder in use), or a checkpoint."""
+    trackers: list[str] = field(default_factory=list)
+    """Trackers of accelerate to log to as well: tensorboard, wandb, trackio, ..."""
 
-    @property
-    def seeds(self) -> dict[str, int]:
-        """The three seeds, resolved: `init_seed`, `data_seed`, `dropout_seed`."""
-        given = {name: getattr(self, name) for name in ("init_seed", "data_seed", "dropout_seed")}
-        return {name: self.seed if value is None else value for name, value in given.items()}
+    def __post_init__(self):
+        for name in ("init_seed", "data_seed", "dropout_seed"):
+            if getattr(self, name) is None:
+                setattr(self, name, self.seed)
 
-    @property
-    def tokens_per_step(self) -> int:
-        return self.train.batch_size * self.data.sequence_length
-
-    def micro_batch_size(self, world_size: int) -> int:
-        """Sequences per forward pass and process."""
-        return self.train.micro_batch_size or self.train.batch_size // world_size
-
-    def check(self, world_size: int = 1) -> None:
-        """Raises ConfigError or DataError for values that no run could have."""
+    def check(self) -> None:
+        """Raises ValueError, one line, for numbers that no run could use."""
         self.data.check()
-        _check_ranges(self)
-        if self.data.sequence_length > (longest := self.model.max_position_embeddings or self.data.sequence_length):
-            raise ConfigError(
-                f"data.sequence_length {self.data.sequence_length} is more than model.max_position_embeddings "
-                f"{longest}; raise the latter or leave it out"
-            )
-        unit = world_size * (self.train.micro_batch_size or 1)
-        if self.train.batch_size % unit:
-            below, above = self.train.batch_size // unit * unit, -(-self.train.batch_size // unit) * unit
-            micro = f"train.micro_batch_size {self.train.micro_batch_size} x " if self.train.micro_batch_size else ""
-            raise ConfigError(
-                f"train.batch_size {self.train.batch_size} does not divide into {micro}{world_size} "
-                f"process{'es' if world_size > 1 else ''}; take {f'{below} or ' if below else ''}{above}"
+        train, optimizer, schedule = self.train, self.optimizer, self.schedule
+        for name in (
+            "max_steps",
+            "batch_size",
+            "eval_every",
+            "eval_sequences",
+            "save_every",
+            "keep_checkpoints",
+            "log_every",
+        ):
+            if getattr(train, name) < 1:
+                raise ValueError(f"train.{name} is {getattr(train, name)}; it must be at least 1")
+        if optimizer.learning_rate <= 0:
+            raise ValueError(f"optimizer.learning_rate is {optimizer.learning_rate}; it must be above 0")
+        for group, key in ((schedule, "min_lr_ratio"), (schedule, "decay_fraction")):
+            if not 0 <= getattr(group, key) <= 1:
+                raise ValueError(f"schedule.{key} is {getattr(group, key)}; it must be in [0, 1]")
+        if self.data.sequence_length > (longest := self.longest_sequence()):
+            raise ValueError(
+                f"data.sequence_length {self.data.sequence_length} is above model.max_position_embeddings {longest}; "
+                "raise the second or leave it out"
             )
 
+    def longest_sequence(self) -> int:
+        return self.model.max_position_embeddings or self.data.sequence_length  # type: ignore[attr-defined]
 
-def _check_ranges(config: TrainingConfig) -> None:
-    optimizer, schedule, train = config.optimizer, config.schedule, config.train
-    at_least = [
-        ("seed", config.seed, 0),
-        *((name, value, 0) for name, value in config.seeds.items()),
-        ("optimizer.learning_rate", optimizer.learning_rate, 0),
-        ("optimizer.weight_decay", optimizer.weight_decay, 0),
-        ("optimizer.max_grad_norm", optimizer.max_grad_norm, 0),
-        ("optimizer.z_loss", optimizer.z_loss, 0),
-        ("schedule.warmup_steps", schedule.warmup_steps, 0),
-        ("schedule.min_lr_ratio", schedule.min_lr_ratio, 0),
-        ("schedule.decay_fraction", schedule.decay_fraction, 0),
-        ("train.max_steps", train.max_steps, 1),
-        ("train.batch_size", train.batch_size, 1),
-        ("train.micro_batch_size", 1 if train.micro_batch_size is None else train.micro_batch_size, 1),
-        ("train.eval_every", train.eval_every, 1),
-        ("train.save_every", train.save_every, 1),
-        ("train.keep_checkpoints", train.keep_checkpoints, 0),
-        ("train.log_every", train.log_every, 1),
-    ]
-    for key, value, smallest in at_least:
-        if not value >= smallest:  # also refuses nan
-            raise ConfigError(f"{key} is {value}; it must be at least {smallest}")
-    at_most = [
-        ("schedule.min_lr_ratio", schedule.min_lr_ratio, 1),
-        ("schedule.decay_fraction", schedule.decay_fraction, 1),
-        ("schedule.warmup_steps", schedule.warmup_steps, train.max_steps),
-        *(("optimizer.betas", beta, 1 - 1e-12) for beta in optimizer.betas),
-    ]
-    for key, value, largest in at_most:
-        if value > largest:
-            shown = "train.max_steps" if key == "schedule.warmup_steps" else "below 1" if largest < 1 else "1"
-            raise ConfigError(f"{key} is {value}; it must be {shown if largest < 1 else f'at most {shown}'}")
-    if min(optimizer.betas) < 0:
-        raise ConfigError(f"optimizer.betas is {list(optimizer.betas)}; both must be at least 0")
+    def model_config(self, **tokenizer_facts: Any) -> ResformerConfig:
+        """The model's configuration, with what only the tokenizer knows (``vocab_size``, ``eos_token_id``, ...)."""
+        options = vars(self.model) | {"max_position_embeddings": self.longest_sequence()}
+        return ResformerConfig(**options, **tokenizer_facts)  # type: ignore[arg-type]
+
+    def as_dict(self) -> dict[str, Any]:
+        return _plain(dataclasses.asdict(self))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="train.py",
+        description="Train a Transformer whose residual connections you choose.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file of the keys below; later flags win")
+    parser.add_class_arguments(RunConfig, None)
+    return parser
+
+
+def parse_arguments(argv: list[str] | None = None) -> RunConfig:
+    """The run that the command line describes.
+
+    Raises:
+        ValueError: one line for a key that does not exist (with the nearest one), a wrong type, a file that cannot be
+            read, or values that do not fit together.
+    """
+    parser = build_parser()
+    try:
+        namespace = parser.parse_args(argv)
+        namespace.pop("config", None)
+        config = RunConfig(**vars(parser.instantiate(namespace)))
+    except Exception as error:
+        raise ValueError(_one_line(error, parser)) from error
+    config.check()
+    config.model_config(vocab_size=1)
+    return config
+
+
+def _one_line(error: Exception, parser: ArgumentParser) -> str:
+    text = " ".join(str(error).split())
+    keys = [option.removeprefix("--") for action in parser._actions for option in action.option_strings]
+    unknown = re.search(r"unrecognized arguments: (?:--)?(\S+)|Option '(\S+)' is not accepted", text)
+    nested = re.search(r"Group '(\S+)' does not accept option '(\S+)'", text)
+    if unknown or nested:
+        wrong = f"{nested[1]}.{nested[2]}" if nested else unknown[1] or unknown[2]  # type: ignore[index]
+        near = get_close_matches(wrong, keys, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"unknown key {wrong!r}{hint}; --help lists every key"
+    return text

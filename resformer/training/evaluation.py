@@ -16,13 +16,12 @@ def evaluate(model, corpus: Corpus, accelerator: Accelerator, batch_size: int, s
     """Mean nats per token over the first ``sequences`` held-out sequences, or over all.
 
     Args:
-        model: the model, wrapped or not; left in training mode.
+        model: the model, not wrapped; left in training mode.
         batch_size: sequences per forward pass.
     """
     packed = corpus.validation
     if sequences is not None and sequences < len(packed):
         packed = Subset(packed, range(sequences))  # type: ignore[assignment]
-    model = accelerator.unwrap_model(model, keep_torch_compile=False)
     model.eval()
     total = torch.zeros(2, dtype=torch.float64, device="cpu")
     batches = evaluation_batches(
@@ -35,9 +34,7 @@ def evaluate(model, corpus: Corpus, accelerator: Accelerator, batch_size: int, s
         count = batch["shift_labels"].numel()
         total += torch.tensor([loss.item() * count, count], dtype=torch.float64)
     model.train()
-    total = accelerator.reduce(
-        total.to(accelerator.device, torch.float32 if accelerator.device.type == "mps" else None)
-    )
+    total = accelerator.reduce(total.to(accelerator.device))
     return float(total[0] / total[1])
 
 

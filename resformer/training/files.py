@@ -1,64 +1,60 @@
-"""Files that are whole or not there: temporary name, fsync, rename."""
+"""Files of a run that are whole at any instant, or not there."""
 
 import json
 import os
 import shutil
-import uuid
-from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 
-def write_text(path: Path, text: str) -> None:
-    """Replace `path` by a file with this text."""
-    temporary = _temporary(path)
+
+def write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    write_atomically(path, yaml.safe_dump(value, sort_keys=False))
+
+
+@contextmanager
+def whole_folder(path: Path):
+    """A temporary folder that takes the name ``path`` when all that was written into it is on the disk."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        temporary.write_text(text, encoding="utf-8")
-        _synchronise(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _synchronise(path.parent)
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Replace `path` by strict JSON; a number that is not finite is an error."""
-    write_text(path, json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Make the folder `path` out of what `fill` writes into a temporary one beside it; replace an older one."""
-    temporary = _temporary(path)
-    temporary.mkdir()
-    try:
-        fill(temporary)
-        for entry in [*temporary.rglob("*"), temporary]:
-            _synchronise(entry)
-        if path.exists():  # a folder cannot be renamed over one that is not empty
-            retired = _temporary(path)
-            path.rename(retired)
-            temporary.rename(path)
-            shutil.rmtree(retired)
+        yield temporary
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                _fsync(Path(folder, name))
+            _fsync(Path(folder))
+        if path.exists():
+            old = path.with_name(f".{path.name}.old-{os.getpid()}")
+            os.rename(path, old)
+            os.rename(temporary, path)
+            shutil.rmtree(old)
         else:
-            temporary.rename(path)
-    finally:
+            os.rename(temporary, path)
+        _fsync(path.parent)
+    except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
-    _synchronise(path.parent)
+        raise
 
 
-def remove_leftovers(folder: Path) -> None:
-    """What a killed process left under temporary names."""
-    for leftover in folder.glob(".*.tmp"):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-
-
-def _synchronise(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        os.fsync(handle)
     finally:
-        os.close(descriptor)
+        os.close(handle)

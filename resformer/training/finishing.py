@@ -126,7 +126,7 @@ def sample(model, corpus: Corpus, accelerator: Accelerator, seed: int) -> str:
             **inputs, max_new_tokens=max(1, min(SAMPLE_TOKENS, room)), do_sample=True, temperature=0.8, top_p=0.95
         )
     model.train()
-    return corpus.tokenizer.decode(tokens[0], skip_special_tokens=True)
+    return str(corpus.tokenizer.decode(tokens[0], skip_special_tokens=True))
 
 
 def write_results(folder: Path, summary: dict[str, Any], model=None, corpus: Corpus | None = None) -> None:

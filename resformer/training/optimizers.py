@@ -1,74 +1,80 @@
-"""AdamW, Muon and SGD over groups that say what each parameter asked for."""
+"""Optimisers whose groups carry what each parameter asks for, and the learning rate as a function of the step."""
 
-from typing import Any
+import math
+from collections import defaultdict
 
 import torch
-from torch import nn
 
 from ..model import ResformerForCausalLM
-from .config import OptimizerConfig
+from .config import OptimizerConfig, ScheduleConfig
 
 
-class Optimizer:
-    """One or two torch optimisers behind one set of methods."""
-
-    def __init__(self, parts: list[torch.optim.Optimizer]):
-        self.parts = parts
-
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """Give every group its multiple of `learning_rate`."""
-        for part in self.parts:
-            for group in part.param_groups:
-                group["lr"] = learning_rate * group["learning_rate_multiplier"]
-
-    def step(self) -> None:
-        for part in self.parts:
-            part.step()
-
-    def zero_grad(self) -> None:
-        for part in self.parts:
-            part.zero_grad()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for part, values in zip(self.parts, state["parts"], strict=True):
-            part.load_state_dict(values)
+def lr_factor(step: int, max_steps: int, schedule: ScheduleConfig) -> float:
+    """Share of the peak learning rate at optimiser step ``step`` (from 0) of ``max_steps``."""
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    progress = (step - schedule.warmup_steps) / max(1, max_steps - schedule.warmup_steps)
+    if schedule.name == "constant":
+        return 1.0
+    if schedule.name == "linear":
+        shape = 1 - progress
+    elif schedule.name == "cosine":
+        shape = (1 + math.cos(math.pi * progress)) / 2
+    else:
+        shape = min(1.0, (max_steps - step) / max(1.0, schedule.decay_fraction * max_steps))
+    return schedule.min_lr_ratio + (1 - schedule.min_lr_ratio) * shape
 
 
-def build_optimizer(model: ResformerForCausalLM, config: OptimizerConfig) -> Optimizer:
-    """The optimiser of a model's parameters, grouped by their multipliers of learning rate and weight decay."""
-    named = dict(model.named_parameters())
+def build_optimizers(model: ResformerForCausalLM, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+    """One optimiser, or two for Muon: torch's, with one group for each pair of multipliers in use.
+
+    Args:
+        model: not wrapped.
+        config: ``optimizer.*``.
+    """
     hints = model.optimizer_hints()
-    matrices = [name for name in named if config.name == "muon" and is_hidden_matrix(name, named[name])]
-    rest = [name for name in named if name not in set(matrices)]
-
-    def groups(names: list[str]) -> list[dict[str, Any]]:
-        keyed: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name in names:
-            hint = hints[name]
-            key = (hint.learning_rate_multiplier, hint.weight_decay_multiplier)
-            keyed.setdefault(key, []).append(named[name])
-        return [
-            {
-                "params": parameters,
-                "learning_rate_multiplier": learning_rate,
-                "weight_decay": config.weight_decay * decay,
-            }
-            for (learning_rate, decay), parameters in keyed.items()
-        ]
-
-    lr = config.learning_rate
-    if config.name == "sgd":
-        return Optimizer([torch.optim.SGD(groups(rest), lr=lr, momentum=config.betas[0])])
-    parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups(rest), lr=lr, betas=config.betas, fused=True)]
+    matrices: list = []
+    others: list = []
+    for name, parameter in model.named_parameters():
+        muon = config.name == "muon" and name.endswith("_proj.weight") and ".layers." in name
+        (matrices if muon else others).append((parameter, hints[name]))
+    optimizers: list[torch.optim.Optimizer] = []
     if matrices:
-        # Updates as large as AdamW's (Liu et al. 2025, arXiv:2502.16982), so that learning rates carry over.
-        parts.append(torch.optim.Muon(groups(matrices), lr=lr, adjust_lr_fn="match_rms_adamw"))
-    return Optimizer(parts)
+        # Muon's step is orthogonal, of RMS about 0.2 after this factor: the size of AdamW's (Liu et al. 2025,
+        # arXiv:2502.16982), so that both take the same learning rate.
+        optimizers.append(
+            torch.optim.Muon(
+                _groups(matrices, config),
+                lr=config.learning_rate,
+                momentum=config.betas[1],
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    groups = _groups(others, config)
+    if config.name == "sgd":
+        optimizers.append(torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.betas[0]))
+    else:
+        optimizers.append(torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True))
+    return optimizers
 
 
-def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether `name` is a weight matrix of an attention or MLP branch."""
-    return parameter.ndim == 2 and not {"attention", "mlp"}.isdisjoint(name.split("."))
+def set_learning_rate(optimizers: list, factor: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+
+
+def _groups(parameters: list, config: OptimizerConfig) -> list[dict]:
+    grouped = defaultdict(list)
+    for parameter, hint in parameters:
+        grouped[hint].append(parameter)
+    return [
+        {
+            "params": members,
+            "lr": config.learning_rate * hint.learning_rate_multiplier,
+            "peak_lr": config.learning_rate * hint.learning_rate_multiplier,
+            "weight_decay": config.weight_decay * hint.weight_decay_multiplier,
+        }
+        for hint, members in grouped.items()
+    ]
