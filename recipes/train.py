@@ -31,6 +31,9 @@ def main() -> int:
     folder = setup.open_run_folder(config, accelerator)
     resumed = checkpoints.find(config)
     progress = checkpoints.load(resumed, model, optimizers, corpus) if resumed else checkpoints.Progress()
+    if progress.step >= train.max_steps and (folder / "model").exists():
+        accelerator.print(f"{folder} is complete, {progress.step} steps; give another --run_dir to train anew")
+        return 0
     finishing.greet(config, model, corpus, accelerator, resumed)
     if train.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -57,10 +60,11 @@ def main() -> int:
     status, loss, val_loss, clock = "completed", None, None, time.perf_counter() - progress.seconds
 
     model.train()
-    while progress.step < train.max_steps:
-        factor = lr_factor(progress.step, train.max_steps, config.schedule)
+    step, tokens = progress.step, progress.step * tokens_per_step
+    while step < train.max_steps:
+        factor = lr_factor(step, train.max_steps, config.schedule)
         set_learning_rate(optimizers, factor)
-        setup.seed_dropout(config.dropout_seed, progress.step, accelerator.process_index)
+        setup.seed_dropout(config.dropout_seed, step, accelerator.process_index)
         loss, grad_norm, updated = train_step(wrapped, optimizers, batches, accumulation, config.optimizer, accelerator)
         progress.step += 1
         progress.seconds = time.perf_counter() - clock
@@ -86,7 +90,7 @@ def main() -> int:
 
     if status == "completed":
         val_loss = evaluate(model, corpus, accelerator, micro_batch_size)
-        recorder.log(progress.step, tokens, val_loss=val_loss, val_bits_per_byte=bits_per_byte(val_loss, corpus))
+        recorder.log(step, tokens, val_loss=val_loss, val_bits_per_byte=bits_per_byte(val_loss, corpus))
     recorder.close()
     finishing.finish(status, config, model, corpus, progress, accelerator, loss, val_loss)
     accelerator.end_training()

@@ -37,8 +37,8 @@ def finish(
     corpus: Corpus,
     progress: Progress,
     accelerator: Accelerator,
-    loss: float | None,
-    val_loss: float | None,
+    loss: float | torch.Tensor | None,
+    val_loss: float | torch.Tensor | None,
 ) -> None:
     """Write the run's results and say them."""
     if not accelerator.is_main_process:
@@ -71,8 +71,8 @@ def summarise(
     corpus: Corpus,
     progress: Progress,
     accelerator: Accelerator,
-    loss: float | None,
-    val_loss: float | None,
+    loss: float | torch.Tensor | None,
+    val_loss: float | torch.Tensor | None,
 ) -> dict[str, Any]:
     """The contents of summary.json. Losses in nats per token; ``*_bits_per_byte`` compare between tokenizers."""
     tokens = progress.step * config.train.batch_size * config.data.sequence_length
@@ -80,7 +80,7 @@ def summarise(
     return {
         "status": status,
         "step": progress.step,
-        "loss": loss,
+        "loss": None if loss is None else float(loss),
         "val_loss": val_loss,
         "val_bits_per_byte": None if val_loss is None else bits_per_byte(val_loss, corpus),
         **compressors_bits_per_byte(corpus.validation_text),

@@ -32,7 +32,8 @@ class Recorder:
         self.bar = tqdm(
             total=max_steps, initial=step, unit="step", disable=not (self.main and sys.stderr.isatty()), leave=False
         )
-        self.tokens_at, self.clock = None, time.perf_counter()
+        self.tokens_at: int | None = None
+        self.clock = time.perf_counter()
 
     def log(self, step: int, tokens: int, **values: Any) -> None:
         """One line. ``tokens`` counts all tokens trained on so far."""

@@ -1,0 +1,132 @@
+"""Whole runs: what they leave behind, exact resume, several processes, interruption, refusals."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves
+
+TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+MIXED = ("--model.residual", "[{attention: peri, mlp: rezero}, gru]", "--model.hidden_dropout", "0.1")
+
+
+@pytest.fixture(scope="module")
+def finished(train):
+    result = train("finished", *MIXED, "--train.micro_batch_size", "4")
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def test_a_run_leaves_what_it_promises(train, finished):
+    folder, summary = train.folder / "finished", train.summary("finished")
+    assert summary["status"] == "completed"
+    assert summary["tokens"] == 8 * 8 * 32
+    assert summary["val_bits_per_byte"] == pytest.approx(summary["val_loss"] / 0.6931471805599453, rel=1e-6)
+    assert {"versions", "data_fingerprint", "seeds", "parameters", "zlib_bits_per_byte"} <= set(summary)
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step-00000004", "step-00000008"]
+    steps = [line["step"] for line in train.metrics("finished")]
+    assert steps == [2, 4, 4, 6, 8, 8]
+    losses = [line["loss"] for line in train.metrics("finished") if "loss" in line]
+    assert losses[-1] < losses[0]
+    assert "a sample" in finished.stdout
+    assert "zlib" in finished.stdout
+
+
+def test_the_model_loads_with_hugging_face(train, finished):
+    from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+
+    import resformer  # noqa: F401
+
+    path = train.folder / "finished" / "model"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    text = pipeline("text-generation", model=model, tokenizer=tokenizer)("the ", max_new_tokens=5, do_sample=True)
+    assert text[0]["generated_text"].startswith("the ")
+    batch = tokenizer(["the quick", "a"], return_tensors="pt", padding=True)
+    assert model.generate(**batch, max_new_tokens=4, num_beams=2).shape[0] == 2
+
+
+def test_a_finished_run_says_so_and_changes_nothing(train, finished):
+    before = (train.folder / "finished" / "summary.json").read_bytes()
+    result = train("finished", *MIXED, "--train.micro_batch_size", "4")
+    assert result.returncode == 0
+    assert "is complete" in result.stdout
+    assert (train.folder / "finished" / "summary.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_killed_and_resumed_equals_never_killed(train, finished, optimizer):
+    whole, parts = ("finished", "resumed") if optimizer == "muon" else ("whole-adamw", "resumed-adamw")
+    flags = (*MIXED, "--train.micro_batch_size", "4", "--optimizer.name", optimizer)
+    if optimizer != "muon":
+        assert train(whole, *flags).returncode == 0
+    shutil.copytree(train.folder / whole, train.folder / parts)
+    for gone in ("checkpoints/step-00000008", "model"):
+        shutil.rmtree(train.folder / parts / gone)
+    (train.folder / parts / "summary.json").unlink()
+    assert train(parts, *flags).returncode == 0
+    last = "checkpoints/step-00000008"
+    one, two = ((train.folder / run / last) for run in (whole, parts))
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+    states = [tree_leaves(torch.load(path / "optimizers.pt", weights_only=True)) for path in (one, two)]
+    for a, b in zip(*states, strict=True):
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    assert train.metrics(whole) == train.metrics(parts)
+
+
+def test_two_processes_equal_one_with_accumulation(train):
+    flags = ("--model.residual", "post*1,highway*1", "--train.micro_batch_size", "4")
+    one, two = train("one", *flags), train("two", *flags, launcher=TWO)
+    assert one.returncode == 0, one.stderr
+    assert two.returncode == 0, two.stderr
+    assert train.summary("two")["processes"] == 2
+    for a, b in zip(train.metrics("one"), train.metrics("two"), strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_interrupted_it_saves_and_says_so(train, number, code):
+    run = f"interrupted-{code}"
+    command = train.command(run, "--train.max_steps", "100000", "--train.save_every", "100000")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=train.environment)
+    metrics = train.folder / run / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    assert train.summary(run)["status"] == "interrupted"
+    step = train.summary(run)["step"]
+    assert (train.folder / run / "checkpoints" / f"step-{step:08d}" / "model.safetensors").exists()
+
+
+def test_divergence_stops_with_everything_saved(train):
+    result = train(
+        "diverged", "--optimizer.name", "sgd", "--optimizer.learning_rate", "1e30", "--optimizer.max_grad_norm", "0"
+    )
+    assert result.returncode == 3
+    summary = train.summary("diverged")
+    assert summary["status"] == "diverged"
+    assert summary["skipped_updates"] == 1
+    assert (train.folder / "diverged" / "checkpoints").exists()
+
+
+def test_refusals_are_one_line_exit_two_and_touch_nothing(train, finished):
+    before = {p: p.stat().st_mtime_ns for p in (train.folder / "finished").rglob("*") if p.is_file()}
+    for flags, named in (
+        ((*MIXED, "--train.micro_batch_size", "4", "--seed", "1"), "seed"),
+        (("--model.residual", "post"), "model.residual"),
+        ((*MIXED, "--data.source", "nowhere.txt"), "nowhere.txt"),
+        ((*MIXED, "--train.batch_size", "7", "--train.micro_batch_size", "2"), "train.batch_size"),
+        ((*MIXED, "--data.tokenizer", "./no-such-tokenizer"), "no-such-tokenizer"),
+    ):
+        result = train("finished", *flags)
+        assert result.returncode == 2, (flags, result.stderr)
+        lines = [line for line in result.stderr.splitlines() if line.strip()]
+        assert len(lines) == 1, result.stderr
+        assert named in lines[0]
+    assert before == {p: p.stat().st_mtime_ns for p in (train.folder / "finished").rglob("*") if p.is_file()}
