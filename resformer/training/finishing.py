@@ -38,7 +38,7 @@ def finish(
     progress: Progress,
     accelerator: Accelerator,
     loss: float | torch.Tensor | None,
-    val_loss: float | torch.Tensor | None,
+    val_loss: float | None,
 ) -> None:
     """Write the run's results and say them."""
     if not accelerator.is_main_process:
@@ -72,7 +72,7 @@ def summarise(
     progress: Progress,
     accelerator: Accelerator,
     loss: float | torch.Tensor | None,
-    val_loss: float | torch.Tensor | None,
+    val_loss: float | None,
 ) -> dict[str, Any]:
     """The contents of summary.json. Losses in nats per token; ``*_bits_per_byte`` compare between tokenizers."""
     tokens = progress.step * config.train.batch_size * config.data.sequence_length
