@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
+from transformers.utils import logging
 
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -18,6 +19,7 @@ def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
     Raises:
         ValueError: if fewer processes joined than were launched, or a tracker is not installed.
     """
+    logging.disable_progress_bar()  # one bar at a time, and none where nobody looks
     has_accelerator = torch.accelerator.is_available()
     # Without an accelerator, only cpu=True makes the launched processes know of each other.
     accelerator = Accelerator(

@@ -119,7 +119,7 @@ def test_refusals_are_one_line_exit_two_and_touch_nothing(train, finished):
     before = {p: p.stat().st_mtime_ns for p in (train.folder / "finished").rglob("*") if p.is_file()}
     for flags, named in (
         ((*MIXED, "--train.micro_batch_size", "4", "--seed", "1"), "seed"),
-        (("--model.residual", "post"), "model.residual"),
+        (("--model.residual", "post", "--model.hidden_dropout", "0.1"), "model.residual"),
         ((*MIXED, "--data.source", "nowhere.txt"), "nowhere.txt"),
         ((*MIXED, "--train.batch_size", "7", "--train.micro_batch_size", "2"), "train.batch_size"),
         ((*MIXED, "--data.tokenizer", "./no-such-tokenizer"), "no-such-tokenizer"),
