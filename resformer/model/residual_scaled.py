@@ -184,14 +184,13 @@ class LayerNormScaling(Residual):
         super().__init__(config, site)
         self.norm = make_norm(config)
         # A buffer and not a number, so that all depths share one compiled graph.
-        self.scale = nn.Buffer(torch.empty(()), persistent=False)
-        self.init_weights(self)
+        self.depth = nn.Buffer(torch.tensor(site.layer + 1.0), persistent=False)
 
     def forward(self, h, f):
-        return h + f(self.norm(h) * self.scale)
+        return h + f(self.norm(h) / torch.sqrt(self.depth))
 
     def init_weights(self, branch):
-        self.scale.fill_(1 / math.sqrt(self.site.layer + 1))
+        constant(self, self.site.layer + 1.0, "depth")
 
 
 KINDS: dict[str, type[Residual]] = {

@@ -195,7 +195,7 @@ def _options(text: str | None, kind: str) -> dict[str, Any]:
 
 
 def _literal(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None, "null": None}
+    words = {"true": True, "false": False, "null": None}  # YAML's, where none is a word like any other
     if text.lower() in words:
         return words[text.lower()]
     try:
