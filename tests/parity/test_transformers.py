@@ -8,7 +8,6 @@
 | res_post, QK-norm over the projection | OLMo 2 |
 | peri, soft-capped logits | Gemma 2 |
 | granite | Granite |
-| deepnorm | MiniMax (its skip starts from the normed stream: DeepNorm with a norm on the embedding) |
 """
 
 import pytest
@@ -158,7 +157,7 @@ def test_llama_is_pre(tied):
 
 
 def test_olmo2_is_res_post():
-    oracle = randomise(Olmo2ForCausalLM(Olmo2Config(**GROUPED, rms_norm_eps=1e-6)))
+    oracle = randomise(Olmo2ForCausalLM(Olmo2Config(**GROUPED, rms_norm_eps=1e-6, pad_token_id=None)))
     model = ours(residual="res_post", qk_norm="projection", num_key_value_heads=2, intermediate_size=INNER,
                  tie_word_embeddings=False)  # fmt: skip
     norms = {
