@@ -36,7 +36,7 @@ def main() -> int:
         return 0
     finishing.greet(config, model, corpus, accelerator, resumed)
     if train.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     if train.compile:
         for block in model.model.layers:
             block.compile()

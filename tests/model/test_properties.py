@@ -1,0 +1,209 @@
+"""What holds for every kind and every mix."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from model_helpers import EVERY_KIND, MIXES, VOCABULARY, build, tokens
+
+from resformer import ResformerConfig, ResformerForCausalLM
+
+ALL = [*EVERY_KIND, *MIXES]
+every_kind = pytest.mark.parametrize("residual", ALL, ids=str)
+POSITIONS = pytest.mark.parametrize("position_embedding", ["rope", "learned", "none"])
+
+
+def greedy(model, ids, steps, mask=None):
+    """Without a cache: the whole sequence through the model for each new token."""
+    for _ in range(steps):
+        positions = None if mask is None else (mask.cumsum(-1) - 1).clamp(min=0)
+        logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+        ids = torch.cat([ids, logits[:, -1:].argmax(-1)], dim=1)
+        mask = None if mask is None else torch.nn.functional.pad(mask, (0, 1), value=1)
+    return ids
+
+
+def assert_generation_with_cache_equals_full_forward(residual, **options):
+    model, ids = build(residual, **options), tokens()
+    generated = model.generate(ids, max_new_tokens=8, do_sample=False)
+    assert torch.equal(generated, greedy(model, ids, 8))
+
+
+@every_kind
+def test_generation_with_cache_equals_full_forward(residual):
+    assert_generation_with_cache_equals_full_forward(residual)
+
+
+@POSITIONS
+def test_generation_for_every_position_embedding(position_embedding):
+    assert_generation_with_cache_equals_full_forward("pre", position_embedding=position_embedding)
+
+
+@every_kind
+def test_chunked_prefill_equals_one_forward(residual):
+    model, ids = build(residual).double(), tokens(length=15)
+    whole = model(input_ids=ids, use_cache=False).logits
+    cache, parts = None, []
+    for chunk in ids.split([4, 1, 7, 3], dim=1):
+        output = model(input_ids=chunk, past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        parts.append(output.logits)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("residual", ["pre", "post", *MIXES], ids=str)
+@POSITIONS
+def test_left_padding_changes_nothing(residual, position_embedding):
+    model = build(residual, position_embedding=position_embedding)
+    short, long = tokens(1, 5), tokens(1, 9, seed=1)
+    batch = torch.cat([torch.nn.functional.pad(short, (4, 0), value=0), long])
+    mask = (torch.arange(9) >= torch.tensor([[4], [0]])).long()
+    together = model.generate(batch, attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0)
+    assert torch.equal(together[0, 9:], model.generate(short, max_new_tokens=6, do_sample=False)[0, 5:])
+    assert torch.equal(together[1, 9:], model.generate(long, max_new_tokens=6, do_sample=False)[0, 9:])
+
+
+@every_kind
+def test_no_token_sees_a_later_one(residual):
+    model = build(residual).double()
+    embedded = model.model.embed_tokens(tokens(1, 10)).detach().requires_grad_()
+    logits = model(inputs_embeds=embedded, use_cache=False).logits
+    for position in (0, 4, 9):
+        (gradient,) = torch.autograd.grad(logits[0, position].sum(), embedded, retain_graph=True)
+        seen = gradient[0].abs().amax(-1) > 0
+        assert seen[position], "a token must at least see itself"
+        assert not seen[position + 1 :].any()
+        if position:
+            assert seen[:position].all()
+
+
+@every_kind
+def test_gradients_are_those_of_the_loss(residual):
+    """The directional derivative by central differences, in float64."""
+    model, ids = build(residual).double(), tokens()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    generator = torch.Generator().manual_seed(2)
+    direction = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in parameters]
+
+    def loss(step):
+        with torch.no_grad():
+            for p, d in zip(parameters, direction, strict=True):
+                p.add_(d, alpha=step)
+        return model(input_ids=ids, labels=ids).loss
+
+    gradients = torch.autograd.grad(loss(0.0), parameters)
+    expected = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True))
+    size = 1e-6
+    plus, minus = loss(size), loss(-2 * size)
+    assert (plus - minus).item() / (2 * size) == pytest.approx(expected.item(), rel=2e-5)
+
+
+@every_kind
+def test_rows_of_a_batch_do_not_meet(residual):
+    model, ids = build(residual).double(), tokens(4)
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(model(input_ids=ids[order]).logits, model(input_ids=ids).logits[order])
+
+
+@every_kind
+def test_save_and_load_are_bit_equal(residual, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model, ids = build(residual), tokens()
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
+    assert loaded.config.residual == model.config.residual
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+
+
+@every_kind
+def test_gradient_checkpointing_changes_nothing(residual):
+    model, ids = build(residual, hidden_dropout=0.2).train(), tokens()
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        torch.manual_seed(1)
+        model.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        assert torch.equal(a, b)
+
+
+@every_kind
+def test_copies_are_independent(residual):
+    model, ids = build(residual), tokens()
+    before = model(input_ids=ids).logits
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(1)
+    assert torch.equal(model(input_ids=ids).logits, before)
+    assert not torch.equal(twin(input_ids=ids).logits, before)
+
+
+@pytest.mark.parametrize("residual", EVERY_KIND)
+def test_64_blocks_in_bfloat16_stay_finite(residual):
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 64, "num_attention_heads": 2}
+    config = ResformerConfig(**shape, residual=residual)
+    model, ids = ResformerForCausalLM(config).to(torch.bfloat16), tokens()
+    loss = model(input_ids=ids, labels=ids).loss
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_attention_backends_agree():
+    ids = tokens()
+    eager, sdpa = (build(attn_implementation=name).double()(input_ids=ids).logits for name in ("eager", "sdpa"))
+    torch.testing.assert_close(eager, sdpa, atol=1e-6, rtol=1e-6)
+
+
+def test_positions_that_start_again_separate_documents():
+    model = build().double()
+    first, second = tokens(1, 7), tokens(1, 5, seed=3)
+    positions = torch.cat([torch.arange(7), torch.arange(5)])[None]
+    packed = model(input_ids=torch.cat([first, second], 1), position_ids=positions, use_cache=False).logits
+    torch.testing.assert_close(packed[:, :7], model(input_ids=first).logits, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(packed[:, 7:], model(input_ids=second).logits, atol=1e-6, rtol=1e-6)
+
+
+def test_hidden_states_are_one_stream_before_and_after_each_block():
+    model, ids = build(MIXES[0]), tokens()
+    output = model(input_ids=ids, output_hidden_states=True)
+    assert [h.shape for h in output.hidden_states] == [(2, 12, 32)] * 5
+    assert torch.equal(output.hidden_states[0], model.model.embed_tokens(ids))
+    assert torch.equal(model.lm_head(output.hidden_states[-1]), output.logits)
+
+
+@pytest.mark.parametrize("residual", ["pre", "lns", "highway", "rezero", "deepnorm", "layerscale"])
+def test_compiled_blocks_share_one_graph(residual):
+    """Six blocks of one kind must not compile six times: depth constants are buffers, not numbers."""
+    from torch._dynamo.testing import CompileCounter
+
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    model, ids = build(residual, num_hidden_layers=6).train(), tokens()
+    expected = model(input_ids=ids, labels=ids).loss
+    for block in model.model.layers:
+        block.compile(backend=counter, fullgraph=True)
+    assert torch.equal(model(input_ids=ids, labels=ids).loss, expected)
+    assert counter.frame_count <= 2
+
+
+patterns = st.lists(
+    st.tuples(st.sampled_from(["pre", "post", "peri", "rezero", "highway", "deepnorm", "gru", "layerscale"]),
+              st.sampled_from(["pre", "plain", "res_post", "lns", "gru", "rezero(norm=pre)"])),
+    min_size=1, max_size=4,
+)  # fmt: skip
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(patterns)
+def test_any_mix_generates_with_its_cache_as_without(pairs):
+    residual = [{"attention": attention, "mlp": mlp} for attention, mlp in pairs]
+    assert_generation_with_cache_equals_full_forward(residual, num_hidden_layers=len(pairs))
