@@ -1,5 +1,6 @@
 """How a model is described."""
 
+import copy
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -8,8 +9,8 @@ from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.generation import GenerationConfig
 
-from .residual import SUBLAYERS
-from .specification import Connection, build, did_you_mean, place, resolve
+from .residual import PARALLEL, SUBLAYERS, Site
+from .specification import Connection, ResidualError, build, did_you_mean, place, resolve
 
 
 @strict
@@ -18,13 +19,15 @@ class ResformerConfig(PreTrainedConfig):
 
     Args:
         vocab_size: number of tokens.
-        hidden_size: width of the stream.
+        hidden_size: width of the stream; or a width for each block, as a list or a pattern (``256*4,384*4``), where
+            the residual connection at the change can (``projection``).
         intermediate_size: width of the MLP; by default 4 ``hidden_size``, or 8/3 of it, rounded up to a multiple of
             32, where the MLP is gated, which has the same number of parameters.
         num_hidden_layers: number of blocks, each an attention and an MLP.
         num_attention_heads: query heads.
         num_key_value_heads: key and value heads (grouped queries); by default as many as query heads.
-        head_dim: width of a head; by default ``hidden_size / num_attention_heads``.
+        head_dim: width of a head, the same in all blocks; by default ``hidden_size / num_attention_heads``, of the
+            first block.
         max_position_embeddings: longest sequence in tokens.
         hidden_act: activation of the MLP, a name of transformers' ``ACT2FN``.
         norm: ``rmsnorm``, ``layernorm``, ``dyt`` or ``none``; where it stands is the residual connection's to say.
@@ -35,6 +38,12 @@ class ResformerConfig(PreTrainedConfig):
         mlp_bias: whether the MLP's projections have biases.
         gated_mlp: ``down(act(gate(x)) * up(x))`` (Shazeer 2020, arXiv:2002.05202) instead of ``down(act(up(x)))``.
         qk_norm: norm on queries and keys: ``none``, per ``head`` (Qwen 3) or over the whole ``projection`` (OLMo 2).
+        qkv_norm: norm on queries, keys and values, per head (HybridNorm, Zhuo et al. 2025, arXiv:2503.04598).
+        parallel_block: one residual connection for each block, whose branch is attention plus MLP (GPT-J; with the
+            residual connection ``two_norms`` GPT-NeoX).
+        value_residual: values mixed with those of the first block (Zhou et al. 2024, arXiv:2410.17897): ``none``,
+            ``constant`` (half and half), ``learned`` (two scalars a block, from half and half), or ``svformer`` (the
+            first block's values everywhere).
         tie_word_embeddings: whether the output projection is the embedding.
         attention_dropout: on attention weights.
         hidden_dropout: on the embedding and on each branch's output.
@@ -56,7 +65,7 @@ class ResformerConfig(PreTrainedConfig):
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
     vocab_size: int = 257
-    hidden_size: int = 256
+    hidden_size: int | str | list[int] = 256
     intermediate_size: int | None = None
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
@@ -72,6 +81,9 @@ class ResformerConfig(PreTrainedConfig):
     mlp_bias: bool = False
     gated_mlp: bool = True
     qk_norm: Literal["none", "head", "projection"] = "none"
+    qkv_norm: bool = False
+    parallel_block: bool = False
+    value_residual: Literal["none", "constant", "learned", "svformer"] = "none"
     tie_word_embeddings: bool = True
     attention_dropout: int | float = 0.0
     hidden_dropout: int | float = 0.0
@@ -86,18 +98,18 @@ class ResformerConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
 
     def __post_init__(self, **kwargs):
+        widths = self.widths()
         if self.head_dim is None and self.num_attention_heads:
-            self.head_dim = self.hidden_size // self.num_attention_heads
-            if self.hidden_size % self.num_attention_heads:
+            self.head_dim = widths[0] // self.num_attention_heads
+            if widths[0] % self.num_attention_heads:
                 raise ValueError(
-                    f"hidden_size {self.hidden_size} does not divide into num_attention_heads "
+                    f"hidden_size {widths[0]} does not divide into num_attention_heads "
                     f"{self.num_attention_heads}; change one of them, or give head_dim"
                 )
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
-        if self.intermediate_size is None:
-            wide = 4 * self.hidden_size
-            self.intermediate_size = -(-wide * 2 // 3 // 32) * 32 if self.gated_mlp else wide
+        if self.intermediate_size is None and len(set(widths)) == 1:
+            self.intermediate_size = self._mlp_width(widths[0])
         self._refuse_unknown_keys(kwargs)
         super().__post_init__(**kwargs)
         # Not in transformers' `validate_architecture`, which wraps each message in two lines of its own.
@@ -114,7 +126,6 @@ class ResformerConfig(PreTrainedConfig):
     def _validate_numbers(self) -> None:
         for name in (
             "vocab_size",
-            "hidden_size",
             "num_hidden_layers",
             "num_attention_heads",
             "max_position_embeddings",
@@ -134,19 +145,91 @@ class ResformerConfig(PreTrainedConfig):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
 
+        if self.qkv_norm and self.qk_norm != "none":
+            raise ValueError(f"qkv_norm norms queries and keys too; leave qk_norm at none, not {self.qk_norm!r}")
+        widths = self.widths()
+        if self.tie_word_embeddings and widths[0] != widths[-1]:
+            raise ValueError(
+                f"hidden_size goes from {widths[0]} to {widths[-1]}: such a model cannot tie its embeddings; set "
+                "tie_word_embeddings to false"
+            )
+
     def _validate_residual(self) -> None:
-        """Build each distinct connection once, without memory, so that a bad option is known before any work."""
-        connections, seen = self.connections(), []
+        """Build each distinct connection of each segment without memory, so that a bad option is known early."""
+        connections, seen = self.connections(), set()
         with torch.device("meta"):
-            for block, sites in zip(connections, place(connections), strict=True):
-                for sublayer in SUBLAYERS:
-                    if block[sublayer] not in seen:
-                        seen.append(block[sublayer])
-                        build(self, block[sublayer], sites[sublayer])
+            for layer, (block, sites) in enumerate(zip(connections, self.sites(), strict=True)):
+                for sublayer, site in sites.items():
+                    key = (site.segment_start, sublayer, site.input_size)
+                    if key not in seen:
+                        seen.add(key)
+                        build(self.at(layer), block[sublayer], site)
+
+    def widths(self) -> list[int]:
+        """Width of the stream in each block.
+
+        Raises:
+            ValueError: if ``hidden_size`` does not describe ``num_hidden_layers`` widths of at least 1.
+        """
+        if isinstance(self.hidden_size, str):
+            widths: list[int] = []
+            for item in self.hidden_size.split(","):
+                width, _, count = (part.strip() for part in item.partition("*"))
+                if not width.isdecimal() or not (count.isdecimal() or count in ("", "rest")):
+                    raise ValueError(f"hidden_size: cannot read {self.hidden_size!r}; write for example 256*4,384*4")
+                fill = self.num_hidden_layers - len(widths)
+                widths += [int(width)] * (fill if count == "rest" else int(count or 1))
+        elif isinstance(self.hidden_size, list):
+            widths = list(self.hidden_size)
+        else:
+            widths = [self.hidden_size] * max(1, self.num_hidden_layers)
+        if len(widths) != max(1, self.num_hidden_layers):
+            raise ValueError(
+                f"hidden_size {self.hidden_size!r} describes {len(widths)} blocks, num_hidden_layers is "
+                f"{self.num_hidden_layers}"
+            )
+        if min(widths) < 1:
+            raise ValueError(f"hidden_size is {self.hidden_size!r}; it must be at least 1")
+        return widths
+
+    def at(self, layer: int) -> "ResformerConfig":
+        """This configuration as a block sees it: ``hidden_size`` and ``intermediate_size`` are numbers."""
+        width = self.widths()[layer]
+        if self.hidden_size == width:
+            return self
+        config = copy.copy(self)
+        config.hidden_size = width
+        config.intermediate_size = self.intermediate_size or self._mlp_width(width)
+        return config
+
+    def _mlp_width(self, width: int) -> int:
+        return -(-4 * width * 2 // 3 // 32) * 32 if self.gated_mlp else 4 * width
+
+    @property
+    def sublayers(self) -> tuple[str, ...]:
+        """The sites of a block."""
+        return PARALLEL if self.parallel_block else SUBLAYERS
 
     def connections(self) -> list[dict[str, Connection]]:
-        """``residual`` resolved: one ``{sublayer: Connection}`` for each block."""
-        return resolve(self.residual, self.num_hidden_layers)
+        """``residual`` resolved: one ``{sublayer: Connection}`` for each block.
+
+        Raises:
+            ResidualError: if it does not describe the stack.
+        """
+        blocks = resolve(self.residual, self.num_hidden_layers)
+        if not self.parallel_block:
+            return blocks
+        for layer, block in enumerate(blocks):
+            if block["attention"] != block["mlp"]:
+                raise ResidualError(
+                    f"residual: layer {layer} has {block['attention'].kind!r} for attention and {block['mlp'].kind!r} "
+                    "for mlp; with parallel_block they share one connection"
+                )
+        return [{"parallel": block["attention"]} for block in blocks]
+
+    def sites(self) -> list[dict[str, Site]]:
+        """One ``{sublayer: Site}`` for each block."""
+        return place(self.connections(), self.sublayers, self.widths())
 
 
 _KEYS_OF_TRANSFORMERS = set(GenerationConfig._get_default_generation_params()) | {

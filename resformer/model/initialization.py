@@ -50,6 +50,29 @@ def constant(module: nn.Module, value: float | torch.Tensor, name: str) -> None:
     _assign(module, name, lambda shape, _: torch.as_tensor(value, device="cpu").expand(shape))
 
 
+def orthogonal(module: nn.Module, name: str = "weight") -> None:
+    """Orthonormal rows or columns, whichever are fewer. Saxe et al. 2013, arXiv:1312.6120."""
+
+    def values(shape, generator):
+        return nn.init.orthogonal_(torch.empty(shape, device="cpu"), generator=generator)
+
+    _assign(module, name, values)
+
+
 def xavier_normal(module: nn.Linear, gain: float = 1.0) -> None:
     """Glorot and Bengio 2010: std = gain * sqrt(2 / (fan_in + fan_out))."""
     normal(module, gain * math.sqrt(2 / (module.in_features + module.out_features)))
+
+
+def matrix(module: nn.Linear | nn.Embedding, config, num_sites: int, factor: float = 1.0) -> None:
+    """Draw a weight by the model's global rule, ``config.initialization``, times ``factor``."""
+    path = module.initialization_path
+    if isinstance(module, nn.Embedding):
+        std = config.embedding_initializer_range
+        normal(module, (config.initializer_range if std is None else std) * factor)
+    elif config.initialization == "xavier" and path != "lm_head":
+        xavier_normal(module, factor)
+    else:
+        # GPT-2's rule: one residual layer per site adds to the stream.
+        scales = config.initialization == "depth_scaled" and path.endswith((".attention.o_proj", ".mlp.down_proj"))
+        normal(module, config.initializer_range * (num_sites**-0.5 if scales else 1.0) * factor)

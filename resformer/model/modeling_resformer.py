@@ -22,18 +22,25 @@ from transformers.models.llama.modeling_llama import (
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_resformer import ResformerConfig
-from .initialization import constant, name_modules, normal, xavier_normal
+from .initialization import constant, matrix, name_modules
 from .losses import IGNORED, linear_cross_entropy, softcap
 from .normalization import DynamicTanh, make_norm
-from .residual import SUBLAYERS, OptimizerHint, Residual, State
+from .residual import OptimizerHint, Residual, State
 from .shipping import write_custom_code
-from .specification import build, place
+from .specification import build
 
 
 class ResformerAttention(nn.Module):
-    """Causal self-attention with grouped queries (Ainslie et al. 2023, arXiv:2305.13245), as a branch."""
+    """Causal self-attention with grouped queries (Ainslie et al. 2023, arXiv:2305.13245), as a branch.
 
-    def __init__(self, config: ResformerConfig, layer_idx: int):
+    Args:
+        config: the model's.
+        layer_idx: the block's.
+        input_size, output_size: widths of the stream before and after.
+        inner_norm: a norm before the output projection.
+    """
+
+    def __init__(self, config: ResformerConfig, layer_idx: int, input_size: int, output_size: int, inner_norm: bool):
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx  # read only with a cache: a number in the forward would recompile every layer
@@ -42,15 +49,33 @@ class ResformerAttention(nn.Module):
         self.scaling = config.head_dim**-0.5
         self.is_causal = True
         queries, keys = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, queries, bias=config.attention_bias)
-        self.k_proj = nn.Linear(config.hidden_size, keys, bias=config.attention_bias)
-        self.v_proj = nn.Linear(config.hidden_size, keys, bias=config.attention_bias)
-        self.o_proj = nn.Linear(queries, config.hidden_size, bias=config.attention_bias)
-        if config.qk_norm == "head":
+        self.q_proj = nn.Linear(input_size, queries, bias=config.attention_bias)
+        self.k_proj = nn.Linear(input_size, keys, bias=config.attention_bias)
+        self.o_proj = nn.Linear(queries, output_size, bias=config.attention_bias)
+        takes_first = config.value_residual != "none" and layer_idx > 0
+        self.shares_values = takes_first and config.value_residual == "svformer"
+        if not self.shares_values:
+            self.v_proj = nn.Linear(input_size, keys, bias=config.attention_bias)
+        self.mixes_values = takes_first and not self.shares_values
+        if self.mixes_values:
+            half = torch.full((2,), 0.5)
+            self.value_mix = (
+                nn.Parameter(half) if config.value_residual == "learned" else nn.Buffer(half, persistent=False)
+            )
+        if config.qkv_norm or config.qk_norm == "head":
             self.q_norm, self.k_norm = make_norm(config, self.head_dim), make_norm(config, self.head_dim)
         elif config.qk_norm == "projection":
             self.q_norm, self.k_norm = make_norm(config, queries), make_norm(config, keys)
+        self.v_norm = make_norm(config, self.head_dim) if config.qkv_norm else nn.Identity()
+        self.inner_norm = make_norm(config, queries) if inner_norm else nn.Identity()
         self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def values(self, hidden_states: torch.Tensor, first_values: torch.Tensor | None) -> torch.Tensor:
+        """``[batch, time, heads x dim]``, mixed with those of the first block where ``value_residual`` says so."""
+        if self.shares_values:
+            return first_values
+        value = self.v_proj(hidden_states)
+        return self.value_mix[0] * value + self.value_mix[1] * first_values if self.mixes_values else value
 
     def forward(
         self,
@@ -58,17 +83,25 @@ class ResformerAttention(nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
         attention_mask: torch.Tensor | None,
         past_key_values: Cache | None,
+        key: torch.Tensor | None = None,
+        value: torch.Tensor | None = None,
+        first_values: torch.Tensor | None = None,
         **kwargs,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """``[batch, time, hidden]`` to the same, and the attention weights where the backend has them."""
-        query, key, value = self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """``[batch, time, hidden]`` to the same, the attention weights where the backend has them, and the values.
+
+        ``key`` and ``value`` are what keys and values read, where it is not ``hidden_states``.
+        """
+        query, key = self.q_proj(hidden_states), self.k_proj(hidden_states if key is None else key)
+        projected = value = self.values(hidden_states if value is None else value, first_values)
         if self.config.qk_norm == "projection":
             query, key = self.q_norm(query), self.k_norm(key)
         query, key, value = (
             rearrange(x, "batch time (head dim) -> batch head time dim", dim=self.head_dim) for x in (query, key, value)
         )
-        if self.config.qk_norm == "head":
+        if self.config.qkv_norm or self.config.qk_norm == "head":
             query, key = self.q_norm(query), self.k_norm(key)
+        value = self.v_norm(value)
         if position_embeddings is not None:
             # In the dtype of the projections, as in a bfloat16 model: autocast would go through float32 and back.
             cos, sin = (x.to(query.dtype) for x in position_embeddings)
@@ -86,42 +119,68 @@ class ResformerAttention(nn.Module):
             scaling=self.scaling,
             **kwargs,
         )
-        output = self.o_proj(rearrange(output, "batch time head dim -> batch time (head dim)"))
-        return self.dropout(output), weights
+        output = self.o_proj(self.inner_norm(rearrange(output, "batch time head dim -> batch time (head dim)")))
+        return self.dropout(output), weights, projected
 
 
 class ResformerMLP(nn.Module):
-    """``down(act(up(x)))``, or ``down(act(gate(x)) * up(x))``, as a branch."""
+    """``down(act(up(x)))``, or ``down(act(gate(x)) * up(x))``, as a branch; ``inner_norm``: a norm before ``down``."""
 
-    def __init__(self, config: ResformerConfig):
+    def __init__(self, config: ResformerConfig, input_size: int, inner_norm: bool):
         super().__init__()
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.up_proj = nn.Linear(input_size, config.intermediate_size, bias=config.mlp_bias)
         if config.gated_mlp:
-            self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+            self.gate_proj = nn.Linear(input_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
         self.act = ACT2FN[config.hidden_act]
         self.gated = config.gated_mlp
+        self.inner_norm = make_norm(config, config.intermediate_size) if inner_norm else nn.Identity()
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         up = self.up_proj(hidden_states)
         inner = self.act(self.gate_proj(hidden_states)) * up if self.gated else self.act(up)
-        return self.dropout(self.down_proj(inner))
+        return self.dropout(self.down_proj(self.inner_norm(inner)))
 
 
 class ResformerBlock(GradientCheckpointingLayer):
-    """An attention and an MLP, each wired into the stream by a residual connection of its own."""
+    """An attention and an MLP, each wired into the stream by a residual connection of its own, or both by one."""
 
-    def __init__(self, config: ResformerConfig, layer_idx: int, attention_residual: Residual, mlp_residual: Residual):
+    def __init__(self, config: ResformerConfig, layer_idx: int, residuals: dict[str, Residual]):
         super().__init__()
-        self.attention = ResformerAttention(config, layer_idx)
-        self.attention_residual = attention_residual
-        self.mlp = ResformerMLP(config)
-        self.mlp_residual = mlp_residual
+        first, *_, last = *residuals.values(), *residuals.values()
+        here = last.config
+        input_size = first.site.input_size or here.hidden_size
+        self.attention = ResformerAttention(config, layer_idx, input_size, here.hidden_size, first.inner_norm)
+        self.mlp = ResformerMLP(here, input_size if len(residuals) == 1 else here.hidden_size, last.inner_norm)
+        for sublayer, residual in residuals.items():
+            self.add_module(f"{sublayer}_residual", residual)
+        self.is_parallel = config.parallel_block
+        self.keeps_values = config.value_residual != "none"
 
-    def forward(self, state: State, **attention_inputs) -> State:
-        state = self.attention_residual.step(state, lambda h: self.attention(h, **attention_inputs)[0])
-        return self.mlp_residual.step(state, self.mlp)
+    @property
+    def residuals(self) -> list[Residual]:
+        """The connections in the order in which they are applied."""
+        return [self.parallel_residual] if self.is_parallel else [self.attention_residual, self.mlp_residual]
+
+    def forward(self, state: State, first_values: torch.Tensor | None = None, **attention_inputs):
+        """The state after this block, and the first block's values where ``value_residual`` needs them."""
+        values = first_values
+
+        def attend(h, **views):
+            nonlocal values
+            output, _, projected = self.attention(h, first_values=first_values, **views, **attention_inputs)
+            if self.keeps_values and first_values is None:
+                values = projected
+            return output
+
+        def both(h, mlp=None):
+            return attend(h) + self.mlp(h if mlp is None else mlp)
+
+        if self.is_parallel:
+            return self.parallel_residual.step(state, both), values
+        state = self.attention_residual.step(state, attend)
+        return self.mlp_residual.step(state, self.mlp), values
 
 
 class ResformerPreTrainedModel(PreTrainedModel):
@@ -141,7 +200,9 @@ class ResformerPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         if isinstance(module, (nn.Linear, nn.Embedding)):
-            self._init_matrix(module)
+            matrix(module, self.config, len(self.config.sublayers) * self.config.num_hidden_layers)
+            if getattr(module, "bias", None) is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, (nn.RMSNorm, nn.LayerNorm, DynamicTanh)):
             init.ones_(module.weight)
             if getattr(module, "bias", None) is not None:
@@ -150,21 +211,8 @@ class ResformerPreTrainedModel(PreTrainedModel):
                 constant(module, module.initial_alpha, "alpha")
         elif isinstance(module, LlamaRotaryEmbedding):
             super()._init_weights(module)
-
-    def _init_matrix(self, module: nn.Linear | nn.Embedding) -> None:
-        config, path = self.config, module.initialization_path
-        if isinstance(module, nn.Embedding):
-            std = config.embedding_initializer_range
-            normal(module, config.initializer_range if std is None else std)
-            return
-        if config.initialization == "xavier" and path != "lm_head":
-            xavier_normal(module)
-        else:
-            is_output = path.endswith((".attention.o_proj", ".mlp.down_proj"))
-            scale = (2 * config.num_hidden_layers) ** -0.5 if is_output else 1.0
-            normal(module, config.initializer_range * (scale if config.initialization == "depth_scaled" else 1.0))
-        if module.bias is not None:
-            init.zeros_(module.bias)
+        elif isinstance(module, ResformerAttention) and module.mixes_values:
+            constant(module, 0.5, "value_mix")
 
     @torch.no_grad()
     def initialize_weights(self):
@@ -172,8 +220,9 @@ class ResformerPreTrainedModel(PreTrainedModel):
         # After everything else, or the rule above would overwrite what the residual connections prescribe.
         for block in self.modules():
             if isinstance(block, ResformerBlock):
-                block.attention_residual.init_weights(block.attention)
-                block.mlp_residual.init_weights(block.mlp)
+                branches = [[block.attention, block.mlp]] if block.is_parallel else [[block.attention], [block.mlp]]
+                for residual, its in zip(block.residuals, branches, strict=True):
+                    residual.init_all(*its)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As in transformers; the checkpoint also carries the code, a person's own residual connections included."""
@@ -192,25 +241,28 @@ class ResformerModel(ResformerPreTrainedModel):
 
     def __init__(self, config: ResformerConfig):
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        first, last = config.at(0), config.at(config.num_hidden_layers - 1)
+        self.embed_tokens = nn.Embedding(config.vocab_size, first.hidden_size)
         if config.position_embedding == "learned":
-            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+            self.embed_positions = nn.Embedding(config.max_position_embeddings, first.hidden_size)
         elif config.position_embedding == "rope":
             self.rotary_emb = LlamaRotaryEmbedding(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(self._blocks())
-        self.norm = make_norm(config) if self.layers[-1].mlp_residual.final_norm else nn.Identity()
+        self.norm = make_norm(last) if self.layers[-1].residuals[-1].final_norm else nn.Identity()
         self.gradient_checkpointing = False
         name_modules(self)
         self.post_init()
 
     def _blocks(self):
-        connections = self.config.connections()
-        for layer, (block, sites) in enumerate(zip(connections, place(connections), strict=True)):
-            attention, mlp = (build(self.config, block[s], sites[s]) for s in SUBLAYERS)
-            if sites["mlp"].segment_start <= sites["attention"].index:
-                mlp.share(attention)
-            yield ResformerBlock(self.config, layer, attention, mlp)
+        for layer, (block, sites) in enumerate(zip(self.config.connections(), self.config.sites(), strict=True)):
+            residuals = {s: build(self.config.at(layer), block[s], site) for s, site in sites.items()}
+            before = None
+            for residual in residuals.values():
+                if before is not None and residual.site.segment_start <= before.site.index:
+                    residual.share(before)
+                before = residual
+            yield ResformerBlock(self.config, layer, residuals)
 
     def get_input_embeddings(self):
         return self.embed_tokens
@@ -271,16 +323,18 @@ class ResformerModel(ResformerPreTrainedModel):
 
         state: State = self.dropout(h)
         streams = [state] if output_hidden_states else None
+        first_values = None
         for block in self.layers:
-            state = block(
+            state, first_values = block(
                 state,
+                first_values=first_values,
                 position_embeddings=position_embeddings,
                 attention_mask=mask,
                 past_key_values=past_key_values,
                 **kwargs,
             )
             if streams is not None:
-                streams.append(block.mlp_residual.stream(state))
+                streams.append(block.residuals[-1].stream(state))
         hidden_states = self.norm(state)
         if streams is not None:
             streams[-1] = hidden_states
@@ -306,7 +360,7 @@ class ResformerForCausalLM(ResformerPreTrainedModel, GenerationMixin):
     def __init__(self, config: ResformerConfig):
         super().__init__(config)
         self.model = ResformerModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.widths()[-1], config.vocab_size, bias=False)
         self.lm_head.initialization_path = "lm_head"
         self.post_init()
 

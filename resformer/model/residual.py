@@ -7,9 +7,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
-SUBLAYERS = ("attention", "mlp")
+from .initialization import constant
 
-Branch = Callable[[torch.Tensor], torch.Tensor]
+SUBLAYERS = ("attention", "mlp")
+PARALLEL = ("parallel",)
+
+Branch = Callable[..., torch.Tensor]
 State = Any  # a tensor, or any pytree of tensors
 
 
@@ -26,10 +29,13 @@ class Site:
 
     Attributes:
         layer: index of the block, from 0.
-        sublayer: ``attention`` or ``mlp``.
+        sublayer: one of ``sublayers``.
         num_hidden_layers: number of blocks of the whole stack, from which depth constants are computed.
         segment_start, segment_stop: sites ``[segment_start, segment_stop)`` form this connection's segment,
             the consecutive sites of one kind and options.
+        sublayers: what a block consists of: an attention and an MLP, or the two as one ``parallel`` branch.
+        input_size: width of the stream that arrives; another one than ``config.hidden_size`` only where the
+            stream changes its width.
     """
 
     layer: int
@@ -37,11 +43,30 @@ class Site:
     num_hidden_layers: int
     segment_start: int
     segment_stop: int
+    sublayers: tuple[str, ...] = SUBLAYERS
+    input_size: int | None = None
 
     @property
     def index(self) -> int:
-        """Position among all sites, two a block, from 0."""
-        return self.layer * len(SUBLAYERS) + SUBLAYERS.index(self.sublayer)
+        """Position among all sites, from 0."""
+        return self.layer * len(self.sublayers) + self.sublayers.index(self.sublayer)
+
+    @property
+    def num_sites(self) -> int:
+        return self.num_hidden_layers * len(self.sublayers)
+
+    @property
+    def position(self) -> int:
+        """Position in the segment, from 0."""
+        return self.index - self.segment_start
+
+    @property
+    def begins_block(self) -> bool:
+        return self.sublayer == self.sublayers[0]
+
+    @property
+    def ends_block(self) -> bool:
+        return self.sublayer == self.sublayers[-1]
 
     @property
     def begins_segment(self) -> bool:
@@ -53,10 +78,62 @@ class Site:
 
     @property
     def ends_stack(self) -> bool:
-        return self.index == self.num_hidden_layers * len(SUBLAYERS) - 1
+        return self.index == self.num_sites - 1
+
+    def blocks_of_segment(self) -> tuple[int, int]:
+        """This block's index in its segment, and the number of blocks of the segment.
+
+        Raises:
+            ValueError: if the segment does not consist of whole blocks.
+        """
+        per_block = len(self.sublayers)
+        if self.segment_start % per_block or self.segment_stop % per_block:
+            raise ValueError("works on whole blocks; name it for both sublayers of a block, with equal options")
+        return self.position // per_block, (self.segment_stop - self.segment_start) // per_block
 
     def __str__(self) -> str:
         return f"layer {self.layer}, {self.sublayer}"
+
+
+def full_precision(h: torch.Tensor) -> torch.autocast:
+    """Context in which a stream is mixed by matrix products: autocast would round the stream itself to bfloat16."""
+    return torch.autocast(h.device.type, enabled=False)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops a branch's output for some samples. Huang et al. 2016, arXiv:1603.09382.
+
+    What stays is divided by the share that stays; the rate rises linearly with depth up to ``rate``.
+    """
+
+    def __init__(self, rate: float, site: Site):
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"drop_path is {rate}; it must be in [0, 1)")
+        self.keep = 1 - rate * site.layer / max(1, site.num_hidden_layers - 1)
+
+    def forward(self, written: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.keep == 1:
+            return written
+        kept = torch.rand(written.shape[0], 1, 1, device=written.device) < self.keep
+        return written * kept / self.keep
+
+
+class GradientPreservingScale(nn.Module):
+    """``h - silu(a) stopgrad(h)``: scales the stream and not its gradient. Chen et al. 2025 (GPAS),
+    arXiv:2506.22049. One learned a for each block, from 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a: nn.Parameter | None = nn.Parameter(torch.zeros(1))
+        self.owner: tuple[GradientPreservingScale, ...] = ()  # a tuple, so that a is not registered twice
+
+    def share(self, other: "GradientPreservingScale") -> None:
+        self.owner, self.a = (other,), None
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        a = self.owner[0].a if self.owner else self.a
+        return h - nn.functional.silu(a) * h.detach()  # type: ignore[arg-type]
 
 
 class Residual(nn.Module):
@@ -72,11 +149,24 @@ class Residual(nn.Module):
     """Own parameters (by attribute name) that take no weight decay although they are matrices."""
     learning_rate_multipliers: ClassVar[Mapping[str, float]] = {}
     """Own parameters that need another learning rate, as a factor."""
+    inner_norm: ClassVar[bool] = False
+    """Whether the branch has a norm of its own before its output projection."""
+    changes_width: ClassVar[bool] = False
+    """Whether the stream may leave wider or narrower than it arrives."""
+    oracle: ClassVar[str] = "formula"
+    """What the class is held against in ``tests/parity``: ``formula``, or a package and its class besides."""
 
     def __init__(self, config, site: Site):
         super().__init__()
         self.config = config
         self.site = site
+        self.drop_path: DropPath | None = None
+        self.gpas: GradientPreservingScale | None = None
+        if site.input_size not in (None, config.hidden_size) and not self.changes_width:
+            raise ValueError(
+                f"the stream changes its width from {site.input_size} to {config.hidden_size} here, which needs a "
+                "kind that can: projection"
+            )
         # Decided here and not in `step`, so that blocks which differ only in depth share one compiled graph.
         multi = type(self).enter is not Residual.enter or type(self).exit is not Residual.exit
         multi = multi or type(self).read_out is not Residual.read_out
@@ -84,8 +174,26 @@ class Residual(nn.Module):
         self.exits = multi and site.ends_segment and not site.ends_stack
         self.reads_out = multi and site.ends_stack
 
+    def set_common_options(self, drop_path: float = 0.0, gpas: bool = False) -> None:
+        """Options that every kind takes.
+
+        Args:
+            drop_path: stochastic depth: rate at the last block, rising linearly from 0 at the first.
+            gpas: gradient-preserving scaling of the stream after the write, for kinds of one stream.
+
+        Raises:
+            ValueError: if an option is out of range or does not go with this kind.
+        """
+        self.drop_path = DropPath(drop_path, self.site) if drop_path else None
+        if gpas and (self.enters or type(self).enter is not Residual.enter):
+            raise ValueError("gpas goes with kinds that keep one stream")
+        self.gpas = GradientPreservingScale() if gpas else None
+
     def forward(self, state: State, branch: Branch) -> State:
-        """The formula. ``branch`` maps ``[batch, time, hidden]`` to the same shape; call it once, or not at all."""
+        """The formula. ``branch`` maps ``[batch, time, hidden]`` to the same shape; call it once, or not at all.
+
+        The attention branch also takes ``key`` and ``value``, for what these read in place of its first argument.
+        """
         raise NotImplementedError
 
     def enter(self, hidden_states: torch.Tensor) -> State:
@@ -104,7 +212,10 @@ class Residual(nn.Module):
         """``forward`` with the segment's boundary around it. What a block calls."""
         if self.enters:
             state = self.enter(state)
-        state = self(state, branch)
+        drop = self.drop_path
+        state = self(state, branch if drop is None else lambda *read, **views: drop(branch(*read, **views)))
+        if self.gpas is not None:
+            state = self.gpas(state)
         if self.exits:
             state = self.exit(state)
         return self.read_out(state) if self.reads_out else state
@@ -115,6 +226,15 @@ class Residual(nn.Module):
 
     def share(self, other: "Residual") -> None:
         """Told of the connection before it in the same block and segment, for what a method shares in a block."""
+        if self.gpas is not None and other.gpas is not None:
+            self.gpas.share(other.gpas)
+
+    def init_all(self, *branches: nn.Module) -> None:
+        """``init_weights`` for each branch of this site, and what the common options add."""
+        for branch in branches:
+            self.init_weights(branch)
+        if self.gpas is not None and self.gpas.a is not None:
+            constant(self.gpas, 0.0, "a")
 
     def init_weights(self, branch: nn.Module) -> None:
         """Set own parameters and buffers, and rescale the branch's weights where the method says so.

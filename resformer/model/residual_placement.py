@@ -1,9 +1,11 @@
 """Placement of the norm: one stream, no gate, no scale; the kinds differ in where the norm stands."""
 
+import math
 from typing import Literal
 
 from torch import nn
 
+from .initialization import matrix, xavier_normal
 from .normalization import make_norm
 from .residual import Residual, Site
 
@@ -80,6 +82,118 @@ class PeriNorm(Residual):
         return h + self.norm_out(f(self.norm_in(h)))
 
 
+class TwoNorms(Residual):
+    """``h + attention(norm(h)) + mlp(norm_mlp(h))``, for ``parallel_block``. GPT-NeoX: Black et al. 2022,
+    arXiv:2204.06745. The other kinds give both branches the same input, as GPT-J does.
+    """
+
+    oracle = "transformers GPTNeoX"
+
+    def __init__(self, config, site: Site):
+        super().__init__(config, site)
+        if site.sublayer != "parallel":
+            raise ValueError("two_norms needs parallel_block: true")
+        self.norm = make_norm(config)
+        self.norm_mlp = make_norm(config)
+
+    def forward(self, h, f):
+        return h + f(self.norm(h), mlp=self.norm_mlp(h))
+
+
+class NormAdd(Residual):
+    """``norm(h) + f(norm(h))``: the MLP half of HybridNorm. Zhuo et al. 2025, arXiv:2503.04598.
+
+    HybridNorm is ``{attention: scaled(norm=none), mlp: norm_add}`` with ``qkv_norm``.
+    """
+
+    def __init__(self, config, site: Site):
+        super().__init__(config, site)
+        self.norm = make_norm(config)
+
+    def forward(self, h, f):
+        h = self.norm(h)
+        return h + f(h)
+
+
+class BottomToTop(Residual):
+    """``norm(h + f(h))``, and the block's input is added again before its last norm. Takase et al. 2022,
+    arXiv:2206.00330.
+
+    All matrices of the block start at 1/sqrt(L) of their usual scale, as in the paper's code.
+    """
+
+    final_norm = False
+
+    def __init__(self, config, site: Site):
+        super().__init__(config, site)
+        site.blocks_of_segment()
+        self.adds_input = site.ends_block
+        self.norm = make_norm(config)
+
+    def enter(self, hidden_states):
+        return hidden_states, hidden_states
+
+    def forward(self, state, f):
+        h, h_in = state
+        if self.adds_input:
+            h = self.norm(h_in + h + f(h))
+            return h, h
+        return self.norm(h + f(h)), h_in
+
+    def exit(self, state):
+        return state[0]
+
+    def init_weights(self, branch):
+        for linear in branch.modules():
+            if isinstance(linear, nn.Linear):
+                matrix(linear, self.config, self.site.num_sites, self.site.num_hidden_layers**-0.5)
+
+
+class Keel(Residual):
+    """``norm(alpha h + f(norm_in(h)))``, alpha a constant. Chen and Wei 2026, arXiv:2601.19895.
+
+    The stack's first attention is ``h + f(norm_in(h))``, its first MLP has alpha 1.
+
+    Args:
+        alpha: by default the number of sites.
+    """
+
+    final_norm = False
+    oracle = "x-transformers pre_and_post_norm"
+
+    def __init__(self, config, site: Site, *, alpha: float | None = None):
+        super().__init__(config, site)
+        self.norm_in = make_norm(config)
+        self.norm = nn.Identity() if site.index == 0 else make_norm(config)
+        self.alpha = 1.0 if site.layer == 0 else float(site.num_sites) if alpha is None else alpha
+
+    def forward(self, h, f):
+        return self.norm(self.alpha * h + f(self.norm_in(h)))
+
+
+class SubLN(Residual):
+    """``h + f(norm(h))`` with a second norm inside the branch, before its output projection. Wang et al. 2022
+    (Magneto), arXiv:2210.06423.
+
+    Values, output and MLP matrices start from Xavier with gain sqrt(log 2L), queries and keys with gain 1.
+    """
+
+    inner_norm = True
+
+    def __init__(self, config, site: Site):
+        super().__init__(config, site)
+        self.norm = make_norm(config)
+        self.gain = math.sqrt(math.log(2 * site.num_hidden_layers))
+
+    def forward(self, h, f):
+        return h + f(self.norm(h))
+
+    def init_weights(self, branch):
+        for name, linear in branch.named_children():
+            if isinstance(linear, nn.Linear):
+                xavier_normal(linear, gain=1.0 if name in ("q_proj", "k_proj") else self.gain)
+
+
 KINDS: dict[str, type[Residual]] = {
     "plain": Plain,
     "pre": PreNorm,
@@ -87,4 +201,9 @@ KINDS: dict[str, type[Residual]] = {
     "res_post": ResPostNorm,
     "peri": PeriNorm,
     "sandwich": PeriNorm,
+    "two_norms": TwoNorms,
+    "norm_add": NormAdd,
+    "b2t": BottomToTop,
+    "keel": Keel,
+    "sub_ln": SubLN,
 }

@@ -20,6 +20,8 @@ class Scaled(Residual):
         learned: whether a and b are parameters. Multiplicative scalars on the skip compound over depth, so the
             learned a takes 0.01 of the learning rate (the ratio of nanochat, Karpathy 2025).
         per: ``scalar`` or ``vector`` (one number per channel), of learned a and b.
+        norm: ``none`` drops the norm in front of the branch (the attention half of HybridNorm, which has
+            ``qkv_norm`` instead, Zhuo et al. 2025, arXiv:2503.04598).
     """
 
     learning_rate_multipliers = {"a": 0.01}
@@ -34,9 +36,10 @@ class Scaled(Residual):
         branch: float = 1.0,
         learned: bool = False,
         per: Literal["scalar", "vector"] = "scalar",
+        norm: Literal["pre", "none"] = "pre",
     ):
         super().__init__(config, site)
-        self.norm = make_norm(config)
+        self.norm = make_norm(config) if norm == "pre" else nn.Identity()
         self.skip, self.branch = skip, branch
         if learned:
             size = config.hidden_size if per == "vector" else 1
@@ -73,10 +76,11 @@ class MiniCPM(Scaled):
 
 
 class SqrtDepth(Scaled):
-    """``h + f(norm(h)) / sqrt(2L)``. Bordelon et al. 2023, arXiv:2309.16620; Yang et al. 2023, arXiv:2310.02244."""
+    """``h + f(norm(h)) / sqrt(2L)``, 2L the number of sites. Bordelon et al. 2023, arXiv:2309.16620;
+    Yang et al. 2023, arXiv:2310.02244."""
 
     def __init__(self, config, site: Site):
-        super().__init__(config, site, branch=1 / math.sqrt(2 * site.num_hidden_layers))
+        super().__init__(config, site, branch=1 / math.sqrt(site.num_sites))
 
 
 class CompleteP(Scaled):
@@ -114,6 +118,7 @@ class ReZero(Residual):
         self.owner: tuple[ReZero, ...] = ()  # a tuple, so that the other site's scalar is not registered twice
 
     def share(self, other):
+        super().share(other)
         if self.shares:
             self.owner, self.a = (other,), None
 

@@ -4,9 +4,10 @@ import ast
 import importlib
 import inspect
 import itertools
+import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -14,11 +15,34 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from .residual import SUBLAYERS, Residual, Site
 from .residual_custom import CUSTOM
 from .residual_gated import KINDS as GATED
+from .residual_history import KINDS as HISTORY
+from .residual_lanes import KINDS as LANES
 from .residual_placement import KINDS as PLACEMENT
 from .residual_scaled import KINDS as SCALED
+from .residual_shortcut import KINDS as SHORTCUT
+from .residual_streams import KINDS as STREAMS
 
-KINDS: dict[str, type[Residual]] = {**PLACEMENT, **SCALED, **GATED}
+KINDS: dict[str, type[Residual]] = {**PLACEMENT, **SCALED, **GATED, **SHORTCUT, **HISTORY, **LANES, **STREAMS}
 """Every kind of the package by the name a person writes."""
+
+
+def mix_ln(num_hidden_layers: int, *, alpha: float = 0.25) -> str:
+    """``post`` for the first alpha L blocks, ``pre`` after. Li et al. 2024 (Mix-LN), arXiv:2412.13795.
+
+    Raises:
+        ValueError: if alpha is not in [0, 1].
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; it must be in [0, 1]")
+    posts = math.ceil(alpha * num_hidden_layers)
+    return f"post*{posts},pre*{num_hidden_layers - posts}"
+
+
+COMMON = tuple(list(inspect.signature(Residual.set_common_options).parameters)[1:])
+"""Options that every kind takes."""
+
+PRESETS: dict[str, Callable[..., str]] = {"mix_ln": mix_ln}
+"""Names for whole stacks: what a person could have written as a pattern."""
 
 _ITEM = re.compile(r"^(?P<kind>[\w.:]+)\s*(?:\((?P<options>.*)\))?\s*(?:\*\s*(?P<count>\w+))?$", re.DOTALL)
 
@@ -56,9 +80,10 @@ def find_class(kind: str) -> type[Residual]:
     if kind in CUSTOM:
         return CUSTOM[kind]
     if ":" not in kind:
+        names = sorted([*KINDS, *PRESETS])
         raise ResidualError(
-            f"residual: unknown kind {kind!r}{did_you_mean(kind, KINDS)}; allowed: {', '.join(sorted(KINDS))}, or a "
-            "class of your own as my_package.my_module:MyResidual"
+            f"residual: unknown kind {kind!r}{did_you_mean(kind, names)}; allowed: {', '.join(names)}, or a class of "
+            "your own as my_package.my_module:MyResidual"
         )
     module, _, name = kind.partition(":")
     try:
@@ -88,8 +113,7 @@ def resolve(residual: Any, num_hidden_layers: int) -> list[dict[str, Connection]
         return _from_pattern(residual, num_hidden_layers)
     if isinstance(residual, Mapping):
         if "kind" in residual:
-            connection = _checked(residual["kind"], {k: v for k, v in residual.items() if k != "kind"})
-            return [dict.fromkeys(SUBLAYERS, connection) for _ in range(num_hidden_layers)]
+            return _repeat(residual["kind"], {k: v for k, v in residual.items() if k != "kind"}, num_hidden_layers)
         return _from_sublayers(residual, num_hidden_layers)
     if isinstance(residual, (list, tuple)):
         if len(residual) != num_hidden_layers:
@@ -101,20 +125,32 @@ def resolve(residual: Any, num_hidden_layers: int) -> list[dict[str, Connection]
     raise ResidualError(f"residual: cannot read {residual!r}; write a kind, a pattern, a mapping or a list")
 
 
-def place(connections: list[dict[str, Connection]]) -> list[dict[str, Site]]:
-    """One ``{sublayer: Site}`` for each block, with the segments that consecutive equal connections form."""
-    flat = [blocks[sublayer] for blocks in connections for sublayer in SUBLAYERS]
+def place(
+    connections: list[dict[str, Connection]], sublayers: tuple[str, ...] = SUBLAYERS, widths: list[int] | None = None
+) -> list[dict[str, Site]]:
+    """One ``{sublayer: Site}`` for each block, with the segments that consecutive equal connections form.
+
+    Args:
+        connections: as ``resolve`` gives them.
+        sublayers: what a block consists of.
+        widths: of the stream in each block; a segment ends where it changes.
+    """
+    widths = widths or [0] * len(connections)
+    flat = [
+        (blocks[sublayer], width) for blocks, width in zip(connections, widths, strict=True) for sublayer in sublayers
+    ]
     starts = [i for i, connection in enumerate(flat) if i == 0 or connection != flat[i - 1]]
     bounds = [*starts, len(flat)]
     segments = [(a, b) for a, b in itertools.pairwise(bounds) for _ in range(a, b)]
-    num_hidden_layers = len(connections)
-    return [
-        {
-            sublayer: Site(layer, sublayer, num_hidden_layers, *segments[layer * len(SUBLAYERS) + i])
-            for i, sublayer in enumerate(SUBLAYERS)
-        }
-        for layer in range(num_hidden_layers)
-    ]
+    sites: list[dict[str, Site]] = []
+    for layer in range(len(connections)):
+        places = {}
+        for i, sublayer in enumerate(sublayers):
+            width = widths[max(0, layer - 1)] if i == 0 else widths[layer]
+            segment = segments[layer * len(sublayers) + i]
+            places[sublayer] = Site(layer, sublayer, len(connections), *segment, sublayers, width or None)
+        sites.append(places)
+    return sites
 
 
 def build(config, connection: Connection, site: Site) -> Residual:
@@ -123,12 +159,27 @@ def build(config, connection: Connection, site: Site) -> Residual:
     Raises:
         ResidualError: if an option is out of its range, naming the site.
     """
+    common = {name: value for name, value in connection.options.items() if name in COMMON}
+    own = {name: value for name, value in connection.options.items() if name not in COMMON}
     try:
-        return connection.residual_class(config, site, **connection.options)
+        residual = connection.residual_class(config, site, **own)
+        residual.set_common_options(**common)
     except ResidualError:
         raise
     except (ValueError, TypeError) as error:
         raise ResidualError(f"residual {connection.kind!r} at {site}: {error}") from error
+    return residual
+
+
+def _repeat(kind: Any, options: dict[str, Any], count: int) -> list[dict[str, Connection]]:
+    """``count`` blocks of one kind, or of what a preset stands for."""
+    if isinstance(kind, str) and kind in PRESETS:
+        try:
+            return resolve(PRESETS[kind](count, **_checked_options(kind, PRESETS[kind], 1, options)), count)
+        except ValueError as error:
+            raise ResidualError(f"residual {kind!r}: {error}".replace("residual: ", "")) from error
+    connection = _checked(kind, options)
+    return [dict.fromkeys(SUBLAYERS, connection) for _ in range(count)]
 
 
 def _from_pattern(pattern: str, num_hidden_layers: int) -> list[dict[str, Connection]]:
@@ -142,11 +193,10 @@ def _from_pattern(pattern: str, num_hidden_layers: int) -> list[dict[str, Connec
         counts = [num_hidden_layers]
     else:
         counts = _counts(pattern, [match["count"] or "1" for match in matches], num_hidden_layers)
-    connections = [_checked(match["kind"], _options(match["options"], match["kind"])) for match in matches]
     return [
-        dict.fromkeys(SUBLAYERS, connection)
-        for connection, count in zip(connections, counts, strict=True)
-        for _ in range(count)
+        block
+        for match, count in zip(matches, counts, strict=True)
+        for block in _repeat(match["kind"], _options(match["options"], match["kind"]), count)
     ]
 
 
@@ -208,15 +258,22 @@ def _checked(kind: Any, options: dict[str, Any]) -> Connection:
     """The connection with its options' names and types held against the class's signature."""
     if not isinstance(kind, str):
         raise ResidualError(f"residual: the kind must be a name, not {kind!r}")
-    residual_class = find_class(kind)
-    hints = get_type_hints(residual_class.__init__)
-    parameters = list(inspect.signature(residual_class.__init__).parameters)[3:]
+    common = {name: value for name, value in options.items() if name in COMMON}
+    own = {name: value for name, value in options.items() if name not in COMMON}
+    own = _checked_options(kind, find_class(kind).__init__, 3, own)
+    return Connection(kind, own | _checked_options(kind, Residual.set_common_options, 1, common))
+
+
+def _checked_options(kind: str, function: Callable, skipped: int, options: dict[str, Any]) -> dict[str, Any]:
+    hints = get_type_hints(function)
+    parameters = list(inspect.signature(function).parameters)[skipped:]
     for name, value in options.items():
         if name not in parameters:
-            allowed = f"allowed: {', '.join(parameters)}" if parameters else "it has none"
-            raise ResidualError(f"residual: {kind!r} has no option {name!r}{did_you_mean(name, parameters)}; {allowed}")
+            names = [*parameters, *COMMON] if kind not in PRESETS else parameters
+            allowed = f"allowed: {', '.join(names)}"
+            raise ResidualError(f"residual: {kind!r} has no option {name!r}{did_you_mean(name, names)}; {allowed}")
         options[name] = _checked_value(kind, name, value, hints.get(name, Any))
-    return Connection(kind, options)
+    return options
 
 
 def _checked_value(kind: str, name: str, value: Any, hint: Any) -> Any:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_helpers import EVERY_KIND, MIXES, VOCABULARY, build, tokens
+from model_helpers import BLOCKS, EVERY_KIND, MIXES, OPTIONS, VOCABULARY, build, tokens
 
 from resformer import ResformerConfig, ResformerForCausalLM
 
-ALL = [*EVERY_KIND, *MIXES]
+ALL = [*EVERY_KIND, *OPTIONS, *MIXES, *BLOCKS]
 every_kind = pytest.mark.parametrize("residual", ALL, ids=str)
 POSITIONS = pytest.mark.parametrize("position_embedding", ["rope", "learned", "none"])
 
@@ -79,7 +79,8 @@ def test_no_token_sees_a_later_one(residual):
             assert seen[:position].all()
 
 
-@every_kind
+# GPAS leaves out a part of the gradient on purpose.
+@pytest.mark.parametrize("residual", [kind for kind in ALL if kind != "pre(gpas=true)"], ids=str)
 def test_gradients_are_those_of_the_loss(residual):
     """The directional derivative by central differences, in float64."""
     model, ids = build(residual).double(), tokens()
@@ -95,7 +96,7 @@ def test_gradients_are_those_of_the_loss(residual):
 
     gradients = torch.autograd.grad(loss(0.0), parameters)
     expected = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True))
-    size = 1e-6
+    size = 2e-8  # small, or a ReLU somewhere turns within the step
     plus, minus = loss(size), loss(-2 * size)
     assert (plus - minus).item() / (2 * size) == pytest.approx(expected.item(), rel=2e-5)
 
@@ -116,7 +117,8 @@ def test_save_and_load_are_bit_equal(residual, tmp_path):
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
     assert loaded.config.residual == model.config.residual
-    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+    if model.config.tie_word_embeddings:
+        assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
 
 
 @every_kind

@@ -1,0 +1,282 @@
+"""Connections that keep what earlier sites saw or wrote, and read it again."""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from .initialization import constant, normal
+from .normalization import RMSNorm, make_norm
+from .residual import Residual, Site, full_precision
+
+
+class X0Mix(Residual):
+    """``h + f(norm(h))`` where each block starts from ``h = a h + b x0``. nanochat, Karpathy 2025; modded-nanogpt,
+    Jordan et al. 2024.
+
+    x0 is the stream that entered the segment.
+
+    Args:
+        init: ``identity`` starts at a = 1, b = 0 (equal to ``pre``), ``nanochat`` at a from 1.15 to 1.05 and b from
+            0.20 to 0.05 over depth.
+        backout: the stack's read-out subtracts w times the stream after the middle block of the segment, w from 0.2.
+    """
+
+    # A multiplicative scalar on the stream compounds over depth: nanochat gives it 0.01 of the other's rate.
+    learning_rate_multipliers = {"a": 0.01}
+
+    def __init__(
+        self, config, site: Site, *, init: Literal["identity", "nanochat"] = "identity", backout: bool = False
+    ):
+        super().__init__(config, site)
+        block, blocks = site.blocks_of_segment()
+        depth = block / max(1, blocks - 1)
+        self.initial = (1.0, 0.0) if init == "identity" else (1.15 - 0.10 * depth, 0.20 - 0.15 * depth)
+        self.norm = make_norm(config)
+        self.mixes = site.begins_block
+        self.a = nn.Parameter(torch.full((1,), self.initial[0])) if self.mixes else None
+        self.b = nn.Parameter(torch.full((1,), self.initial[1])) if self.mixes else None
+        self.keeps_middle = backout and site.ends_block and block == blocks // 2
+        self.w = nn.Parameter(torch.full((1,), 0.2)) if backout and site.ends_stack else None
+
+    def enter(self, hidden_states):
+        return hidden_states, hidden_states, torch.zeros_like(hidden_states)
+
+    def forward(self, state, f):
+        h, x0, middle = state
+        if self.mixes:
+            h = self.a * h + self.b * x0
+        h = h + f(self.norm(h))
+        return h, x0, h if self.keeps_middle else middle
+
+    def exit(self, state):
+        return state[0]
+
+    def read_out(self, state):
+        return state[0] if self.w is None else state[0] - self.w * state[2]
+
+    def init_weights(self, branch):
+        for name, value in zip("ab", self.initial, strict=True):
+            constant(self, value, name)
+        constant(self, 0.2, "w")
+
+
+class Concat(Residual):
+    """``f(norm(W [h_0; g_1; ...; g_s]))`` is appended as ``g_(s+1)``, never added; the exit reads all. Huang et al.
+    2016 (DenseNet), arXiv:1608.06993.
+
+    Args:
+        growth: channels appended at a site, by a projection of the branch's output; by default a quarter of the width.
+        bottleneck: rank of W; by default W is one full matrix.
+    """
+
+    def __init__(self, config, site: Site, *, growth: int | None = None, bottleneck: int | None = None):
+        super().__init__(config, site)
+        width = config.hidden_size
+        self.growth = max(1, width // 4) if growth is None else growth
+        for name, value in (("growth", self.growth), ("bottleneck", width if bottleneck is None else bottleneck)):
+            if not 1 <= value <= width:
+                raise ValueError(f"{name} is {value}; it must be from 1 to hidden_size {width}")
+        collected = width + site.position * self.growth
+        self.norm = make_norm(config)
+        self.reader = _reader(collected, width, bottleneck)
+        self.grow = nn.Linear(width, self.growth, bias=False) if self.growth != width else nn.Identity()
+        self.exit_reader = _reader(collected + self.growth, width, bottleneck) if site.ends_segment else None
+
+    def enter(self, hidden_states):
+        return (hidden_states,)
+
+    def forward(self, state, f):
+        return *state, self.grow(f(self.norm(self._read(self.reader, state))))
+
+    def exit(self, state):
+        return self._read(self.exit_reader, state)
+
+    def stream(self, state):
+        """Inside a segment what the site has read: there is no sum to look at."""
+        return super().stream(state) if self.exit_reader is not None else self._read(self.reader, state[:-1])
+
+    def _read(self, reader, state):
+        return reader(torch.cat([part.to(state[0].dtype) for part in state], dim=-1))
+
+    def init_weights(self, branch):
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                normal(module, module.in_features**-0.5)
+
+
+def _reader(collected: int, width: int, bottleneck: int | None) -> nn.Module:
+    if bottleneck is None:
+        return nn.Linear(collected, width, bias=False)
+    return nn.Sequential(nn.Linear(collected, bottleneck, bias=False), nn.Linear(bottleneck, width, bias=False))
+
+
+class DenseFormer(Residual):
+    """``h + f(norm(h))``, and after block i ``h = sum_j a_ij x_j`` over the embedding and all blocks' outputs.
+    Pagliardini et al. 2024, arXiv:2402.02622.
+
+    Starts at a_ii = 1 and 0 elsewhere, equal to ``pre``. The history holds the blocks' outputs before averaging.
+
+    Args:
+        dilation: averages over every dilation-th earlier output.
+        period: averages after every period-th block.
+    """
+
+    def __init__(self, config, site: Site, *, dilation: int = 1, period: int = 1):
+        super().__init__(config, site)
+        for name, value in (("dilation", dilation), ("period", period)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        block, _ = site.blocks_of_segment()
+        self.norm = make_norm(config)
+        self.remembers = site.ends_block
+        averages = site.ends_block and (block + 1) % period == 0
+        self.first = (block + 1) % dilation  # the earliest of every dilation-th output that ends with the newest
+        self.dilation = dilation
+        self.a = nn.Parameter(torch.zeros((block + 1) // dilation + 1)) if averages else None
+
+    def enter(self, hidden_states):
+        return hidden_states, (hidden_states,)
+
+    def forward(self, state, f):
+        h, history = state
+        h = h + f(self.norm(h))
+        if self.remembers:
+            history = (*history, h)
+        if self.a is not None:
+            h = sum(a * x for a, x in zip(self.a, history[self.first :: self.dilation], strict=True))
+        return h, history
+
+    def exit(self, state):
+        return state[0]
+
+    def init_weights(self, branch):
+        if self.a is not None:
+            constant(self, torch.arange(len(self.a)) == len(self.a) - 1, "a")
+
+
+class _DepthAttention(nn.Module):
+    """``sum_i softmax_i(query . rmsnorm(v_i)) v_i`` over sources v_i, token by token."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(config.hidden_size))
+        self.norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
+
+    def weights(self, sources):
+        """``[sources, batch, time, 1]``."""
+        return torch.stack([(self.norm(v) * self.query).sum(-1, keepdim=True) for v in sources]).softmax(0)
+
+    def forward(self, sources):
+        # A sum of products, not one stacked matrix product, which would keep a copy of the whole history.
+        return sum(weight * v for weight, v in zip(self.weights(sources), sources, strict=True))
+
+
+class AttentionResidual(Residual):
+    """``f(norm(sum_i a_i v_i))`` joins the sources v_i, with ``a = softmax_i(w . rmsnorm(v_i))`` over depth. Kimi Team
+    2026 (Attention Residuals), arXiv:2603.15031.
+
+    The first source is the stream that entered, the others what the sites wrote; w starts at 0, a uniform average.
+    A last attention over depth reads out at the end of the stack; elsewhere the exit is the sum of the sources.
+
+    Args:
+        block: sites whose outputs are summed to one source; 1 keeps every site apart (full attention residuals).
+    """
+
+    def __init__(self, config, site: Site, *, block: int = 1):
+        super().__init__(config, site)
+        if block < 1:
+            raise ValueError(f"block is {block}; it must be at least 1")
+        self.norm = make_norm(config)
+        self.attend = _DepthAttention(config)
+        self.attend_out = _DepthAttention(config) if site.ends_stack else None
+        self.begins_source = site.position % block == 0
+
+    def enter(self, hidden_states):
+        return (hidden_states,)
+
+    def forward(self, sources, f):
+        y = f(self.norm(self.attend(sources)))
+        return (*sources, y) if self.begins_source else (*sources[:-1], sources[-1] + y)
+
+    def exit(self, sources):
+        return sum(sources)
+
+    def read_out(self, sources):
+        return self.attend_out(sources)
+
+    def init_weights(self, branch):
+        for attention in (self.attend, self.attend_out):
+            if attention is not None:
+                constant(attention, 0.0, "query")
+
+
+class UNet(Residual):
+    """``h + f(norm(h))``; the first half of the blocks push their outputs, the second half start from ``h + w skip``.
+    Jordan et al. 2024 (modded-nanogpt); concatenation: Bao et al. 2022 (U-ViT), arXiv:2209.12152.
+
+    The last block pops what the first pushed. Of an odd number of blocks the middle one has no skip.
+
+    Args:
+        mode: ``add``, or ``concat``: W [h; skip] + b with W from [I, 0].
+        weight: of ``add``: ``learned``, or ``fixed``.
+        init: initial w of ``add``.
+    """
+
+    def __init__(
+        self,
+        config,
+        site: Site,
+        *,
+        mode: Literal["add", "concat"] = "add",
+        weight: Literal["learned", "fixed"] = "learned",
+        init: float = 1.0,
+    ):
+        super().__init__(config, site)
+        block, blocks = site.blocks_of_segment()
+        if blocks < 2:
+            raise ValueError("unet pairs blocks; it needs at least two consecutive ones")
+        self.norm = make_norm(config)
+        self.pushes = site.ends_block and block < blocks // 2
+        self.pops = site.begins_block and block >= blocks - blocks // 2
+        self.initial_w = init
+        self.w: nn.Parameter | float | None = None
+        self.project: nn.Linear | None = None
+        if self.pops and mode == "concat":
+            self.project = nn.Linear(2 * config.hidden_size, config.hidden_size)
+        elif self.pops:
+            self.w = nn.Parameter(torch.full((1,), init)) if weight == "learned" else init
+
+    def enter(self, hidden_states):
+        return hidden_states, ()
+
+    def forward(self, state, f):
+        h, skips = state
+        if self.pops:
+            *skips, skip = skips
+            if self.project is None:
+                h = h + self.w * skip
+            else:
+                with full_precision(h):
+                    h = self.project(torch.cat([h, skip], dim=-1))
+        h = h + f(self.norm(h))
+        return h, (*skips, h) if self.pushes else tuple(skips)
+
+    def exit(self, state):
+        return state[0]
+
+    def init_weights(self, branch):
+        if isinstance(self.w, nn.Parameter):
+            constant(self, self.initial_w, "w")
+        if self.project is not None:
+            constant(self.project, torch.eye(*self.project.weight.shape), "weight")
+            constant(self.project, 0.0, "bias")
+
+
+KINDS: dict[str, type[Residual]] = {
+    "x0_mix": X0Mix,
+    "concat": Concat,
+    "denseformer": DenseFormer,
+    "attn_res": AttentionResidual,
+    "unet": UNet,
+}

@@ -1,0 +1,85 @@
+"""Shortcuts with weights of their own: what is carried over is not the stream itself."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import nn
+
+from .initialization import constant, normal, orthogonal
+from .normalization import make_norm
+from .residual import Residual, Site, full_precision
+
+
+class Projection(Residual):
+    """``W h + f(norm(h))``, the shortcut of a ResNet where shapes differ. He et al. 2015, arXiv:1512.03385.
+
+    The one kind across which the stream's width may change. W starts as the identity, or with orthonormal rows or
+    columns where the widths differ.
+    """
+
+    changes_width = True
+
+    def __init__(self, config, site: Site):
+        super().__init__(config, site)
+        width = site.input_size or config.hidden_size
+        self.norm = make_norm(config, width)
+        self.weight = nn.Parameter(torch.zeros(config.hidden_size, width))
+
+    def forward(self, h, f):
+        with full_precision(h):
+            carried = nn.functional.linear(h, self.weight)
+        return carried + f(self.norm(h))
+
+    def init_weights(self, branch):
+        rows, columns = self.weight.shape
+        if rows == columns:
+            constant(self, torch.eye(rows), "weight")
+        else:
+            orthogonal(self, "weight")
+
+
+class Laurel(Residual):
+    """``a f(norm(h)) + b (B A h + h)``: a learned augmentation of the skip. Menghani et al. 2024 (LAuReL),
+    arXiv:2411.07501.
+
+    Args:
+        mode: ``rw`` a f + b h; ``lr`` f + B A h + h; ``rw+lr`` both.
+        rank: of B A; B starts at 0, so that ``lr`` starts as ``pre`` (the paper gives no value).
+        bound: how a and b are kept positive and small: ``softmax`` of two learned numbers, or ``sigmoid`` of each.
+    """
+
+    def __init__(
+        self,
+        config,
+        site: Site,
+        *,
+        rank: int = 16,
+        mode: Literal["rw", "lr", "rw+lr"] = "rw+lr",
+        bound: Literal["softmax", "sigmoid"] = "softmax",
+    ):
+        super().__init__(config, site)
+        if not 1 <= rank <= config.hidden_size:
+            raise ValueError(f"rank is {rank}; it must be from 1 to hidden_size {config.hidden_size}")
+        self.norm = make_norm(config)
+        self.bound = bound
+        self.weights = nn.Parameter(torch.zeros(2)) if "rw" in mode else None
+        self.down = nn.Parameter(torch.zeros(rank, config.hidden_size)) if "lr" in mode else None
+        self.up = nn.Parameter(torch.zeros(config.hidden_size, rank)) if "lr" in mode else None
+
+    def forward(self, h, f):
+        y = f(self.norm(h))
+        if self.down is not None:
+            h = h + nn.functional.linear(nn.functional.linear(h, self.down), self.up)
+        if self.weights is None:
+            return h + y
+        a, b = torch.softmax(self.weights, 0) if self.bound == "softmax" else torch.sigmoid(self.weights)
+        return a * y + b * h
+
+    def init_weights(self, branch):
+        constant(self, 0.0, "weights")
+        normal(self, 1 / math.sqrt(self.config.hidden_size), "down")
+        constant(self, 0.0, "up")
+
+
+KINDS: dict[str, type[Residual]] = {"projection": Projection, "laurel": Laurel}

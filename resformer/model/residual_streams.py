@@ -1,0 +1,233 @@
+"""Several streams: the state is ``[batch, time, streams, hidden]``; each site learns what to read, carry and write."""
+
+import math
+from typing import Literal
+
+import torch
+from einops import rearrange, repeat
+from torch import nn
+
+from .initialization import constant, matrix, normal
+from .normalization import make_norm
+from .residual import Residual, Site, full_precision
+
+
+def _at_least_one(**options: int) -> None:
+    for name, value in options.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+
+
+class HyperConnections(Residual):
+    """``h = a_m^T H``, ``H' = A_r^T H + b f(norm(h))^T`` over n streams H. Zhu et al. 2024, arXiv:2409.19606.
+
+    ``dynamic`` adds ``s tanh(layernorm(H) W)`` to a_m and A_r, and the like with its own s to b. Starts at a_m = one
+    stream after the other, A_r = I, b = 1, W = 0, s = 0.01: equal to ``pre``. Static weights take no weight decay.
+    Enter copies. Exit takes the mean: the paper's sum differs by a factor that a final norm removes, but would shrink
+    the blocks after a boundary.
+
+    Args:
+        n: number of streams.
+        dynamic: whether the weights depend on the streams.
+        scale_output: the paper's factor sqrt(n) on the branch's output projection, which breaks the equality.
+    """
+
+    no_weight_decay = frozenset({"alpha", "beta"})
+    oracle = "package hyper-connections"
+
+    def __init__(self, config, site: Site, *, n: int = 4, dynamic: bool = True, scale_output: bool = False):
+        super().__init__(config, site)
+        _at_least_one(n=n)
+        self.n, self.scale_output = n, scale_output
+        self.norm = make_norm(config)
+        self._make_weights(config.hidden_size, reads=1, dynamic=dynamic)
+
+    def _make_weights(self, width: int, reads: int, dynamic: bool) -> None:
+        """``alpha``: columns to read, then columns to carry; ``beta``: what each stream gets of the branch."""
+        self.reads = reads
+        self.alpha = nn.Parameter(torch.zeros(self.n, reads + self.n))
+        self.beta = nn.Parameter(torch.ones(self.n))
+        self.stream_norm = nn.LayerNorm(width, eps=self.config.norm_eps) if dynamic else None
+        self.alpha_weight = nn.Parameter(torch.zeros(width, reads + self.n)) if dynamic else None
+        self.beta_weight = nn.Parameter(torch.zeros(width, 1)) if dynamic else None
+        self.alpha_scale = nn.Parameter(torch.full((1,), 0.01)) if dynamic else None
+        self.beta_scale = nn.Parameter(torch.full((1,), 0.01)) if dynamic else None
+
+    def maps(self, streams: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """alpha ``[..., n, reads + n]`` and beta ``[..., n]`` for streams ``[batch, time, n, width]``."""
+        if self.stream_norm is None:
+            return self.alpha, self.beta
+        normed = self.stream_norm(streams)
+        alpha = self.alpha + self.alpha_scale * torch.tanh(normed @ self.alpha_weight)
+        beta = self.beta + self.beta_scale * torch.tanh(normed @ self.beta_weight).squeeze(-1)
+        return alpha, beta
+
+    def enter(self, hidden_states):
+        return repeat(hidden_states, "batch time hidden -> batch time n hidden", n=self.n)
+
+    def forward(self, streams, f):
+        with full_precision(streams):
+            alpha, beta = self.maps(streams)
+            h, carried = (alpha.mT @ streams).split([1, self.n], dim=-2)
+        y = f(self.norm(h.squeeze(-2)))
+        return carried + beta.unsqueeze(-1) * y.unsqueeze(-2)
+
+    def exit(self, streams):
+        return streams.mean(-2)
+
+    def _initial_reads(self) -> torch.Tensor:
+        return (torch.arange(self.n) == self.site.index % self.n).float().unsqueeze(1)
+
+    def init_weights(self, branch):
+        constant(self, torch.cat([self._initial_reads(), torch.eye(self.n)], dim=1), "alpha")
+        constant(self, 1.0, "beta")
+        for name, value in {"alpha_weight": 0.0, "beta_weight": 0.0, "alpha_scale": 0.01, "beta_scale": 0.01}.items():
+            constant(self, value, name)
+        if self.scale_output:
+            for name, linear in branch.named_children():
+                if name in ("o_proj", "down_proj"):
+                    matrix(linear, self.config, self.site.num_sites, math.sqrt(self.n))
+
+
+class FracConnections(HyperConnections):
+    """``h = [Y^T H]``, ``H' = A_r^T H + b f(norm(h))`` over the m fractions H of one stream. Zhu et al. 2025,
+    arXiv:2503.14125.
+
+    Hyper-connections that split the width instead of copying it. Starts at Y = A_r = I, b = 1, W = 0: equal to ``pre``.
+
+    Args:
+        m: number of fractions; divides the width.
+        dynamic: whether the weights depend on the stream.
+    """
+
+    oracle = "formula"
+
+    def __init__(self, config, site: Site, *, m: int = 4, dynamic: bool = True):
+        Residual.__init__(self, config, site)
+        _at_least_one(m=m)
+        if config.hidden_size % m:
+            raise ValueError(f"m is {m}, which does not divide hidden_size {config.hidden_size}")
+        self.n, self.scale_output = m, False
+        self.norm = make_norm(config)
+        self._make_weights(config.hidden_size // m, reads=m, dynamic=dynamic)
+
+    def enter(self, hidden_states):
+        return rearrange(hidden_states, "batch time (m part) -> batch time m part", m=self.n)
+
+    def forward(self, fractions, f):
+        with full_precision(fractions):
+            alpha, beta = self.maps(fractions)
+            h, carried = (alpha.mT @ fractions).split([self.n, self.n], dim=-2)
+        y = f(self.norm(self.exit(h)))
+        return carried + beta.unsqueeze(-1) * self.enter(y)
+
+    def exit(self, fractions):
+        return rearrange(fractions, "batch time m part -> batch time (m part)")
+
+    def _initial_reads(self) -> torch.Tensor:
+        return torch.eye(self.n)
+
+
+class ManifoldHyperConnections(Residual):
+    """``h = r^T H``, ``H' = M^T H + w f(norm(h))^T`` with maps of ``rmsnorm(vec H)``: r by a sigmoid, w by twice a
+    sigmoid, M doubly stochastic by Sinkhorn's iteration. Xie et al. 2025 (mHC), arXiv:2512.24880.
+
+    Gating factors start at 0.01 and biases at 0; with all logits 0 the maps are r = 1/2, w = 1, M = 1/n, equal to
+    ``pre``. The streams are alike at first, and the projection's small random start tells them apart. Biases and gating
+    factors take no weight decay.
+
+    Args:
+        n: number of streams.
+        iters: of Sinkhorn's iteration.
+        variant: ``deepseek_v4`` (row softmax plus eps, then columns and rows in turn, M transposed), or ``paper``
+            (exp, then columns and rows ``iters`` times, M as it is, no eps).
+        head: read-out at the end of the stack: the ``mean``, or ``learned`` as in DeepSeek-V4.
+        eps: of ``deepseek_v4``.
+    """
+
+    oracle = "transformers DeepseekV4HyperConnection"
+
+    def __init__(
+        self,
+        config,
+        site: Site,
+        *,
+        n: int = 4,
+        iters: int = 20,
+        variant: Literal["deepseek_v4", "paper"] = "deepseek_v4",
+        head: Literal["mean", "learned"] = "mean",
+        eps: float = 1e-6,
+    ):
+        super().__init__(config, site)
+        _at_least_one(n=n, iters=iters)
+        self.n, self.iters, self.variant = n, iters, variant
+        self.eps = eps if variant == "deepseek_v4" else 0.0
+        self.norm = make_norm(config)
+        self.weight = nn.Parameter(torch.zeros(n * (2 + n), n * config.hidden_size))
+        self.bias = nn.Parameter(torch.zeros(n * (2 + n)))
+        self.scale = nn.Parameter(torch.full((3,), 0.01))
+        learned = head == "learned" and site.ends_stack
+        self.head_weight = nn.Parameter(torch.zeros(n, n * config.hidden_size)) if learned else None
+        self.head_bias = nn.Parameter(torch.zeros(n)) if learned else None
+        self.head_scale = nn.Parameter(torch.full((1,), 0.01)) if learned else None
+
+    def _project(self, streams, weight):
+        vector = rearrange(streams, "... n hidden -> ... (n hidden)")
+        normed = nn.functional.rms_norm(vector, vector.shape[-1:], eps=self.config.norm_eps)
+        return nn.functional.linear(normed, weight)
+
+    def maps(self, streams: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Read ``[..., n]``, write ``[..., n]`` and mixing ``[..., from, to]``."""
+        logits = self._project(streams, self.weight)
+        n, scale = self.n, self.scale.repeat_interleave(torch.tensor([self.n, self.n, self.n**2], device=logits.device))
+        read, write, mixing = (logits * scale + self.bias).split([n, n, n * n], dim=-1)
+        mixing = rearrange(mixing, "... (row column) -> ... row column", row=n)
+        return torch.sigmoid(read) + self.eps, 2 * torch.sigmoid(write), self._doubly_stochastic(mixing)
+
+    def _doubly_stochastic(self, logits):
+        if self.variant == "paper":
+            mixing = torch.exp(logits - logits.amax((-2, -1), keepdim=True))
+            for _ in range(self.iters):
+                mixing = mixing / mixing.sum(-2, keepdim=True)
+                mixing = mixing / mixing.sum(-1, keepdim=True)
+            return mixing.mT
+        mixing = torch.softmax(logits, dim=-1) + self.eps
+        mixing = mixing / (mixing.sum(-2, keepdim=True) + self.eps)
+        for _ in range(self.iters - 1):
+            mixing = mixing / (mixing.sum(-1, keepdim=True) + self.eps)
+            mixing = mixing / (mixing.sum(-2, keepdim=True) + self.eps)
+        return mixing
+
+    def enter(self, hidden_states):
+        return repeat(hidden_states, "batch time hidden -> batch time n hidden", n=self.n)
+
+    def forward(self, streams, f):
+        with full_precision(streams):
+            read, write, mixing = self.maps(streams)
+            h = (read.unsqueeze(-1) * streams).sum(-2)
+            carried = mixing.mT @ streams
+        y = f(self.norm(h))
+        return carried + write.unsqueeze(-1) * y.unsqueeze(-2)
+
+    def exit(self, streams):
+        return streams.mean(-2)
+
+    def read_out(self, streams):
+        if self.head_weight is None:
+            return self.exit(streams)
+        with full_precision(streams):
+            logits = self._project(streams, self.head_weight) * self.head_scale + self.head_bias
+            return ((torch.sigmoid(logits) + self.eps).unsqueeze(-1) * streams).sum(-2)
+
+    def init_weights(self, branch):
+        for name in ("weight", "head_weight"):
+            normal(self, self.config.initializer_range, name)
+        for name, value in {"bias": 0.0, "scale": 0.01, "head_bias": 0.0, "head_scale": 0.01}.items():
+            constant(self, value, name)
+
+
+KINDS: dict[str, type[Residual]] = {
+    "hyper": HyperConnections,
+    "frac": FracConnections,
+    "mhc": ManifoldHyperConnections,
+}
