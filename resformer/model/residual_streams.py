@@ -142,7 +142,7 @@ class ManifoldHyperConnections(Residual):
         variant: ``deepseek_v4`` (row softmax plus eps, then columns and rows in turn, M transposed), or ``paper``
             (exp, then columns and rows ``iters`` times, M as it is, no eps).
         head: read-out at the end of the stack: the ``mean``, or ``learned`` as in DeepSeek-V4.
-        eps: of ``deepseek_v4``.
+        eps: of ``deepseek_v4``'s maps, and of the learned head.
     """
 
     oracle = "transformers DeepseekV4HyperConnection"
@@ -161,7 +161,7 @@ class ManifoldHyperConnections(Residual):
         super().__init__(config, site)
         _at_least_one(n=n, iters=iters)
         self.n, self.iters, self.variant = n, iters, variant
-        self.eps = eps if variant == "deepseek_v4" else 0.0
+        self.eps, self.head_eps = eps if variant == "deepseek_v4" else 0.0, eps
         self.norm = make_norm(config)
         self.weight = nn.Parameter(torch.zeros(n * (2 + n), n * config.hidden_size))
         self.bias = nn.Parameter(torch.zeros(n * (2 + n)))
@@ -217,7 +217,7 @@ class ManifoldHyperConnections(Residual):
             return self.exit(streams)
         with full_precision(streams):
             logits = self._project(streams, self.head_weight) * self.head_scale + self.head_bias
-            return ((torch.sigmoid(logits) + self.eps).unsqueeze(-1) * streams).sum(-2)
+            return ((torch.sigmoid(logits) + self.head_eps).unsqueeze(-1) * streams).sum(-2)
 
     def init_weights(self, branch):
         for name in ("weight", "head_weight"):
