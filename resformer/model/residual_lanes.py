@@ -46,7 +46,7 @@ class Siamese(Residual):
         super().__init__(config, site)
         self.norm_post, self.norm_pre, self.norm_in = (make_norm(config) for _ in range(3))
         self.norms_out = nn.ModuleList(make_norm(config) for _ in range(2)) if site.ends_segment else None
-        # A buffer and not a number, so that all depths share one compiled graph; l + 1, which every dtype holds exactly.
+        # A buffer and not a number, so that all depths share one compiled graph; every dtype holds l + 1 exactly.
         self.depth = nn.Buffer(torch.tensor(site.layer + 1.0), persistent=False)
 
     def enter(self, hidden_states):
@@ -139,6 +139,8 @@ class Reversible(Residual):
 
     The wiring only: activations are kept for the backward pass as everywhere.
     """
+
+    oracle = "transformers ReformerLayer"
 
     def __init__(self, config, site: Site):
         super().__init__(config, site)

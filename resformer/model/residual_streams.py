@@ -33,7 +33,7 @@ class HyperConnections(Residual):
     """
 
     no_weight_decay = frozenset({"alpha", "beta"})
-    oracle = "package hyper-connections"
+    oracle = "hyper-connections HyperConnections"
 
     def __init__(self, config, site: Site, *, n: int = 4, dynamic: bool = True, scale_output: bool = False):
         super().__init__(config, site)
@@ -145,7 +145,7 @@ class ManifoldHyperConnections(Residual):
         eps: of ``deepseek_v4``'s maps, and of the learned head.
     """
 
-    oracle = "transformers DeepseekV4HyperConnection"
+    oracle = "transformers DeepseekV4HyperConnection (deepseek_v4)"
 
     def __init__(
         self,

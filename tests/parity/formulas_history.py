@@ -112,7 +112,7 @@ def siamese(sites, h, last):
     return sites[-1].norm("norms_out.0", p) + sites[-1].norm("norms_out.1", q)
 
 
-def two_lane(sites, h, last, decay=math.sqrt(1.1), cross=1.5):
+def two_lane(sites, h, last, decay=1.1**0.5, cross=1.5):
     a = b = h
     for s in sites:
         f = s.f(s.norm("norm", b if s.sublayer == "mlp" else a))

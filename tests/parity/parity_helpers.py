@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 import torch
 
 from resformer import ResformerConfig, ResformerForCausalLM
-from resformer.model.specification import KINDS
+from resformer.model.specification import KINDS, PRESETS
 
 VOCABULARY = 23
 NO_FINAL_NORM = {"post", "b2t", "keel", "deepnorm", "residual_dual"}
 
-LEDGER: dict[str, list[str]] = {name: [] for name in KINDS}
+LEDGER: dict[str, set[str]] = {name: set() for name in [*KINDS, *PRESETS]}
 """Kind -> what its numbers are compared with besides its formula."""
 
 
 def holds(oracle: str, *kinds: str):
-    """Enter a test in the ledger: it compares these kinds with a class that the project did not write."""
+    """Enter a test in the ledger: it compares these kinds with ``oracle``, a package and its class or option."""
     for kind in kinds:
-        LEDGER[kind].append(oracle)
+        LEDGER[kind].add(oracle)
     return lambda test: test
 
 

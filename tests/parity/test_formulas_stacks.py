@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity_helpers import NO_FINAL_NORM, build, expected_logits, some_tokens
+from parity_helpers import NO_FINAL_NORM, build, expected_logits, holds, some_tokens
 from test_formulas import FORMULAS, OPTIONS, PARALLEL_ONLY, SHALLOWEST, hold
 
 from resformer.model.specification import KINDS
@@ -40,6 +40,7 @@ def test_gpas_is_for_one_stream():
             build({"kind": kind, "gpas": True}, 2)
 
 
+@holds("its parts", "mix_ln")
 @pytest.mark.parametrize("alpha, posts", [(0.25, 2), (0.0, 0), (0.5, 3), (1.0, 5), (0.41, 3)])
 def test_mix_ln_is_post_then_pre(alpha, posts):
     model, tokens = build({"kind": "mix_ln", "alpha": alpha}, 5), some_tokens()

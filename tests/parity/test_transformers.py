@@ -12,6 +12,8 @@
 
 import pytest
 import torch
+from oracle_helpers import GROUPED, HEADS, HIDDEN, INNER, LAYERS, VOCABULARY, copy, hold, llama_like, ours, randomise
+from parity_helpers import holds
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -27,8 +29,6 @@ from transformers import (
     OpenAIGPTLMHeadModel,
 )
 
-from oracle_helpers import GROUPED, HEADS, HIDDEN, INNER, LAYERS, VOCABULARY, copy, hold, llama_like, ours, randomise
-from parity_helpers import holds
 
 def split(targets, source):
     """GPT's fused, transposed q, k, v."""

@@ -5,13 +5,28 @@
 | deepnorm, post, norm_add | MiniMax, its attention full and its experts one: the stack of norm-then-skip equals a post-norm stack whose embedding is normed |
 | two_norms in a parallel block | GPT-NeoX |
 | pre in a parallel block | Cohere, GPT-J |
+| sub_ln | Kosmos-2's text model, of the same authors |
 | qk_norm=head | Qwen 3; with peri Gemma 3 |
 """  # noqa: E501
 
 import pytest
 import torch
-from oracle_helpers import GROUPED, HEADS, HIDDEN, INNER, LAYERS, SHAPE, VOCABULARY, copy, hold, llama_like, ours
-from oracle_helpers import randomise, set_equal
+from oracle_helpers import (
+    GROUPED,
+    HEADS,
+    HIDDEN,
+    INNER,
+    LAYERS,
+    LENGTH,
+    SHAPE,
+    VOCABULARY,
+    copy,
+    hold,
+    llama_like,
+    ours,
+    randomise,
+    set_equal,
+)
 from parity_helpers import holds, rms
 from transformers import (
     CohereConfig,
@@ -27,6 +42,8 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.models.kosmos2.configuration_kosmos2 import Kosmos2TextConfig
+from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2TextForCausalLM
 
 ROPE = {"rope_theta": 10000.0, "rope_type": "default"}
 LIKE_LLAMA = {"num_key_value_heads": 2, "intermediate_size": INNER, "tie_word_embeddings": False}
@@ -159,6 +176,39 @@ def test_gptj_is_pre_in_a_parallel_block():
         pairs += copy(block.mlp.up_proj, layer.mlp.fc_in) + copy(block.mlp.down_proj, layer.mlp.fc_out)
         pairs += copy(block.parallel_residual.norm, layer.ln_1)
     hold(model, oracle, pairs)
+
+
+@pytest.fixture
+def made_in_double():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@holds("transformers Kosmos2", "sub_ln")
+def test_kosmos2_is_sub_ln(made_in_double):  # it makes its mask in the default dtype
+    config = Kosmos2TextConfig(vocab_size=VOCABULARY, embed_dim=HIDDEN, layers=LAYERS, attention_heads=HEADS,
+                               ffn_dim=INNER, max_position_embeddings=32, dropout=0.0, attention_dropout=0.0,
+                               scale_embedding=False, pad_token_id=0, tie_word_embeddings=False,
+                               attn_implementation="eager")  # fmt: skip
+    oracle = randomise(Kosmos2TextForCausalLM(config))
+    options = BIASED | {"parallel_block": False, "attention_bias": True, "position_embedding": "learned"}
+    model = ours(residual="sub_ln", hidden_act="gelu", **options)
+    body, positions = oracle.model, torch.arange(LENGTH) + 2
+    copy(model.model.embed_tokens, body.embed_tokens)  # theirs gives the padding's row no gradient
+    set_equal([(model.model.embed_positions.weight[:LENGTH], body.embed_positions.weights[positions])])
+    pairs = copy(model.model.norm, body.layer_norm) + copy(model.lm_head, oracle.lm_head)
+    for block, layer in zip(model.model.layers, body.layers, strict=True):
+        mine, theirs = block.attention, layer.self_attn
+        for name in ("q_proj", "k_proj", "v_proj"):
+            pairs += copy(getattr(mine, name), getattr(theirs, name))
+        pairs += copy(mine.o_proj, theirs.out_proj) + copy(mine.inner_norm, theirs.inner_attn_ln)
+        pairs += copy(block.mlp.up_proj, layer.ffn.fc1) + copy(block.mlp.down_proj, layer.ffn.fc2)
+        pairs += copy(block.mlp.inner_norm, layer.ffn.ffn_layernorm)
+        pairs += copy(block.attention_residual.norm, layer.self_attn_layer_norm)
+        pairs += copy(block.mlp_residual.norm, layer.final_layer_norm)
+    hold(model, oracle, pairs, position_ids=positions.repeat(2, 1))
 
 
 HEAD_NORMS = {"attention.q_norm": "self_attn.q_norm", "attention.k_norm": "self_attn.k_norm"}
