@@ -34,6 +34,10 @@ def test_gpas(kind, depth):
     hold({"kind": kind, "gpas": True}, depth, parallel_block=True)
 
 
+def test_gpas_with_two_norms():
+    hold({"kind": "two_norms", "gpas": True}, 3, parallel_block=True)
+
+
 def test_gpas_is_for_one_stream():
     for kind in sorted(set(KINDS) - set(ONE_STREAM) - PARALLEL_ONLY - {"sandwich"}):
         with pytest.raises(ValueError, match="gpas"):
@@ -55,7 +59,9 @@ def test_mix_ln_is_post_then_pre(alpha, posts):
 @pytest.mark.parametrize("kind", sorted(set(FORMULAS) - PARALLEL_ONLY))
 def test_widths_change_through_a_projection(kind):
     """A run of one kind on each side of the change: each ends and begins with its own exit and enter."""
-    hold([kind, kind, "projection", kind, kind], 5, hidden_size="16*2,24*3", tie_word_embeddings=False)
+    for parallel in (False, True):
+        hold([kind, kind, "projection", kind, kind], 5, hidden_size="16*2,24*3", tie_word_embeddings=False,
+             parallel_block=parallel)  # fmt: skip
 
 
 @pytest.mark.parametrize("norm", ["layernorm", "dyt", "none"])
@@ -78,7 +84,8 @@ KIND = st.sampled_from(sorted(set(FORMULAS) - PARALLEL_ONLY - {"unet"}))
 @st.composite
 def connection(draw, kinds=KIND):
     kind = draw(kinds)
-    return {"kind": kind, **draw(st.fixed_dictionaries({}, optional=OPTIONS.get(kind, {})))}
+    gpas = {"gpas": st.booleans()} if kind in ONE_STREAM else {}
+    return {"kind": kind, **draw(st.fixed_dictionaries({}, optional=OPTIONS.get(kind, {}) | gpas))}
 
 
 @st.composite
@@ -95,6 +102,17 @@ def test_random_mixes(stack, repeats, seed):
     """Any kinds with any options in any order; runs of up to three blocks."""
     stack = [entry for entry in stack for _ in range(repeats)]
     hold(stack, len(stack), seed)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    stack=st.lists(connection(st.one_of(KIND, st.just("two_norms"))), min_size=1, max_size=3),
+    repeats=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_random_mixes_of_parallel_blocks(stack, repeats, seed):
+    stack = [entry for entry in stack for _ in range(repeats)]
+    hold(stack, len(stack), seed, parallel_block=True)
 
 
 def test_which_stacks_end_without_a_norm():
