@@ -38,8 +38,7 @@ def main() -> int:
     if train.gradient_checkpointing:
         model.activation_checkpointing_enable()
     if train.compile:
-        for block in model.model.layers:
-            block.compile()
+        setup.compile_blocks(model)
     wrapped, *optimizers = accelerator.prepare(model, *optimizers)
 
     batches = training_batches(

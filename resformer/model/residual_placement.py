@@ -90,8 +90,10 @@ class PeriNorm(Residual):
 
 
 class TwoNorms(Residual):
-    """``h + attention(norm(h)) + mlp(norm_mlp(h))``, for ``parallel_block``. GPT-NeoX: Black et al. 2022,
-    arXiv:2204.06745. The other kinds give both branches the same input, as GPT-J does.
+    """``h + attention(norm(h)) + mlp(norm_mlp(h))``, for ``parallel_block``. Black et al. 2022 (GPT-NeoX),
+    arXiv:2204.06745.
+
+    The other kinds give both branches the same input, as GPT-J does.
     """
 
     oracle = "transformers GPTNeoX"

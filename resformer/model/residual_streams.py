@@ -179,9 +179,10 @@ class ManifoldHyperConnections(Residual):
     def maps(self, streams: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Read ``[..., n]``, write ``[..., n]`` and mixing ``[..., from, to]``."""
         logits = self._project(streams, self.weight)
-        n, scale = self.n, self.scale.repeat_interleave(torch.tensor([self.n, self.n, self.n**2], device=logits.device))
-        read, write, mixing = (logits * scale + self.bias).split([n, n, n * n], dim=-1)
-        mixing = rearrange(mixing, "... (row column) -> ... row column", row=n)
+        sizes = [self.n, self.n, self.n**2]
+        parts = zip(logits.split(sizes, dim=-1), self.scale, self.bias.split(sizes), strict=True)
+        read, write, mixing = (part * scale + bias for part, scale, bias in parts)
+        mixing = rearrange(mixing, "... (row column) -> ... row column", row=self.n)
         return torch.sigmoid(read) + self.eps, 2 * torch.sigmoid(write), self._doubly_stochastic(mixing)
 
     def _doubly_stochastic(self, logits):

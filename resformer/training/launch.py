@@ -3,11 +3,14 @@
 import os
 import signal
 import sys
+from argparse import ArgumentError
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
+from jsonargparse import ArgumentParser
 from transformers.utils import logging
 
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -64,6 +67,20 @@ class Interruption:
             return self.exit_code
         code = torch.tensor(self.exit_code, device=accelerator.device)
         return int(accelerator.gather(code.reshape(1)).max())
+
+
+def arguments_of(function: Callable, argv: list[str] | None = None) -> dict[str, Any]:
+    """A function's arguments from the command line, where each is a flag with its type, default and documentation.
+
+    Raises:
+        ValueError: one line for whatever is not such a flag or value.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(function)
+    try:
+        return vars(parser.instantiate(parser.parse_args(argv)))
+    except ArgumentError as error:
+        raise ValueError(f"{' '.join(str(error).split())}; --help lists every flag") from error
 
 
 def run_program(main: Callable[[], int]) -> None:

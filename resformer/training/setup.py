@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch._dynamo
 from accelerate import Accelerator
 
 from ..data import Corpus, load_corpus
@@ -69,3 +70,14 @@ def seed_dropout(seed: int, step: int, rank: int) -> None:
     """Dropout of a step depends on nothing before it, so that a resumed run draws the same."""
     digest = hashlib.sha256(f"dropout|{seed}|{step}|{rank}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def compile_blocks(model) -> None:
+    """Compile each block in place; blocks that differ only in depth share a graph.
+
+    Where a connection's history grows with depth every block is another graph, which torch's limit must allow.
+    """
+    blocks = model.model.layers
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, len(blocks) + 1)
+    for block in blocks:
+        block.compile()

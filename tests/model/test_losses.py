@@ -1,0 +1,98 @@
+"""The loss that never holds all logits equals the plain one."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from model_helpers import VOCABULARY, build, tokens
+
+from resformer.model import losses
+
+
+def plain(hidden_states, weight, targets, cap, z_loss):
+    logits = (hidden_states @ weight.T).double()
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
+    counted = targets != -100
+    log_z = torch.logsumexp(logits, -1)[counted]
+    picked = logits[counted].gather(1, targets[counted][:, None]).squeeze(1)
+    return (log_z - picked).sum(), log_z.square().sum()
+
+
+@pytest.mark.parametrize("cap", [None, 5.0])
+@pytest.mark.parametrize("z_loss", [0.0, 1e-2])
+@pytest.mark.parametrize("elements", [2**30, 7 * 50, 1])
+def test_every_path_equals_the_plain_loss(cap, z_loss, elements, monkeypatch):
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", elements)
+    generator = torch.Generator().manual_seed(0)
+    hidden_states, weight = (torch.randn(n, 16, generator=generator).requires_grad_() for n in (40, 50))
+    targets = torch.randint(0, 50, (40,), generator=generator)
+    targets[::5] = -100
+    found = losses.linear_cross_entropy(hidden_states, weight, targets, cap=cap, z_loss=z_loss)
+    expected = plain(hidden_states, weight, targets, cap, z_loss)
+    torch.testing.assert_close(found[0].double(), expected[0], rtol=1e-5, atol=1e-5)
+    if z_loss:
+        torch.testing.assert_close(found[1].double(), expected[1], rtol=1e-5, atol=1e-5)
+    gradients, wanted = (
+        torch.autograd.grad(a + 0.01 * z_loss * b, (hidden_states, weight)) for a, b in (found, expected)
+    )
+    for a, b in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_chunks_under_autocast_lose_no_digits(monkeypatch):
+    hidden_states, weight = torch.randn(2048, 32), torch.randn(400, 32)
+    targets = torch.randint(0, 400, (2048,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        whole = losses.linear_cross_entropy(hidden_states, weight, targets)[0]
+        monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 4000)
+        chunked = losses.linear_cross_entropy(hidden_states, weight, targets)[0]
+    assert chunked.item() == pytest.approx(whole.item(), rel=1e-6)
+
+
+def test_labels_shifted_here_or_before():
+    model, ids = build(), tokens()
+    labels = ids.clone()
+    labels[0, :4] = -100
+    output = model(input_ids=ids, labels=labels)
+    expected = F.cross_entropy(output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    torch.testing.assert_close(output.loss, expected)
+    shifted = F.pad(labels[:, 1:], (0, 1), value=-100)
+    torch.testing.assert_close(model(input_ids=ids, shift_labels=shifted).loss, expected)
+    summed = model(input_ids=ids, labels=labels, num_items_in_batch=1).loss
+    torch.testing.assert_close(summed, expected * (shifted != -100).sum())
+
+
+def test_z_loss_is_added_to_the_loss_and_not_to_the_cross_entropy():
+    model, ids = build(final_logit_softcapping=3.0), tokens()
+    output = model(input_ids=ids, labels=ids, z_loss=0.1)
+    assert output.logits.abs().max() <= 3.0
+    log_z = torch.logsumexp(output.logits[:, :-1], -1)
+    torch.testing.assert_close(output.loss, output.cross_entropy + 0.1 * log_z.square().mean())
+    torch.testing.assert_close(output.cross_entropy, model(input_ids=ids, labels=ids).loss)
+
+
+def test_training_returns_no_logits():
+    model, ids = build().train(), tokens()
+    assert model(input_ids=ids, labels=ids).logits is None
+    assert model(input_ids=ids, labels=ids, skip_logits=False).logits.shape == (2, 12, VOCABULARY)
+    assert model(input_ids=ids, logits_to_keep=1).logits.shape == (2, 1, VOCABULARY)
+
+
+def test_no_tensor_as_large_as_all_logits_is_ever_made(monkeypatch):
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(tensor, torch.Tensor):
+                    Largest.seen = max(Largest.seen, tensor.numel())
+            return out
+
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 2**14)
+    model, ids = build(vocab_size=4096).train(), tokens(4, 32)
+    with Largest(), torch.autocast("cpu", dtype=torch.bfloat16):
+        model(input_ids=ids, labels=ids).loss.backward()
+    all_logits = 4 * 32 * 4096
+    assert Largest.seen <= all_logits / 4  # the embedding's own 4096 x 32
