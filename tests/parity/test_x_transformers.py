@@ -26,13 +26,8 @@ HIDDEN, HEADS = 16, 2
 def build(residual, depth, **options):
     """Our model with branches like theirs: no positions, a plain MLP, no biases, and norms without epsilon."""
     shape = {"hidden_size": HIDDEN, "num_attention_heads": HEADS, "intermediate_size": 4 * HIDDEN}
-    branches = {
-        "attn_implementation": "sdpa",
-        "position_embedding": "none",
-        "gated_mlp": False,
-        "hidden_act": "gelu",
-        "norm_eps": 1e-30,
-    }
+    branches = {"position_embedding": "none", "gated_mlp": False, "hidden_act": "gelu", "norm_eps": 1e-30,
+                "attn_implementation": "sdpa"}  # fmt: skip
     return ours(residual=residual, num_hidden_layers=depth, **(shape | branches | options)).eval()
 
 
@@ -60,10 +55,15 @@ def sites(model, decoder):
     return zip(residuals, decoder.layers, strict=True)
 
 
-def compare(residual, depth, site_pairs, model_options=None, prepare=None, length=7, **decoder_options):
+def decoder_of(depth, **options):
+    """Theirs, without positions and biases, gains stored as they are, exact attention."""
     torch.manual_seed(depth)
-    options = {"use_rmsnorm": True, "norm_add_unit_offset": False, "ff_no_bias": True, "attn_flash": True}
-    decoder = Decoder(dim=HIDDEN, depth=depth, heads=HEADS, attn_dim_head=HIDDEN // HEADS, **options, **decoder_options)
+    shape = {"dim": HIDDEN, "depth": depth, "heads": HEADS, "attn_dim_head": HIDDEN // HEADS, "ff_no_bias": True}
+    return Decoder(**shape, use_rmsnorm=True, norm_add_unit_offset=False, attn_flash=True, **options)
+
+
+def compare(residual, depth, site_pairs, model_options=None, prepare=None, length=7, **decoder_options):
+    decoder = decoder_of(depth, **decoder_options)
     if prepare is not None:
         prepare(decoder)
     randomise(decoder)
@@ -220,19 +220,13 @@ def test_orthogonal(depth):
 @holds("x-transformers unet_skips (concat)", "unet")
 @pytest.mark.parametrize("depth", [2, 3, 4, 7])
 def test_unet_concat(depth):
-    def next_input(decoder):
-        for combine in decoder.skip_combines:
-            if combine is not None:
-                combine.prev_layer_ind += 2  # the input of the block after it, which is that block's output
-        decoder.double()
-
     def swap(weight):  # theirs puts the skip first
         return torch.cat([weight[:, HIDDEN:], weight[:, :HIDDEN]], -1)
 
-    torch.manual_seed(depth)
-    options = {"use_rmsnorm": True, "norm_add_unit_offset": False, "ff_no_bias": True, "attn_flash": True}
-    decoder = Decoder(dim=HIDDEN, depth=depth, heads=HEADS, attn_dim_head=HIDDEN // HEADS, unet_skips=True, **options)
-    next_input(randomise(decoder))
+    decoder = randomise(decoder_of(depth, unet_skips=True))
+    for combine in decoder.skip_combines:
+        if combine is not None:
+            combine.prev_layer_ind += 2  # the input of the block after it, which is that block's output
     model = build("unet(mode=concat)", depth)
     same, swapped = pair_branches(model, decoder), []
     for (mine, (norms, layer, theirs)), combine in zip(sites(model, decoder), decoder.skip_combines, strict=True):
