@@ -100,8 +100,6 @@ class FracConnections(HyperConnections):
         dynamic: whether the weights depend on the stream.
     """
 
-    oracle = "formula"
-
     def __init__(self, config, site: Site, *, m: int = 4, dynamic: bool = True):
         Residual.__init__(self, config, site)
         _at_least_one(m=m)

@@ -1,8 +1,8 @@
 """Other packages: hyper-connections (lucidrains) and rezero (its authors'). Float64, to 1e-9.
 
 The package hyper-connections has an RMSNorm with gain before the dynamic weights, the paper and we a LayerNorm: it is
-put in. Its reduce is the sum, ours the mean. Its ``num_fracs`` scrambles the fractions, its ``mHC`` projects each
-stream by itself: neither is an oracle for frac or mhc.
+put in. Its reduce is the sum, ours the mean. Its ``num_fracs`` scrambles the fractions: for frac they are its streams,
+and what the branch reads its views. Its ``mHC`` projects each stream by itself and is no oracle for mhc.
 """
 
 import pytest
@@ -19,20 +19,25 @@ HIDDEN, HEADS = 16, 2
 DEPTHS = pytest.mark.parametrize("depth", [1, 2, 5])
 
 
-def theirs_with_our_parameters(place, n, dynamic):
-    connection = HyperConnections(n, dim=HIDDEN, layer_index=place.index, tanh=True)
+def theirs_with_our_parameters(place, n, dynamic, width=HIDDEN, views=1):
+    connection = HyperConnections(n, dim=width, layer_index=place.index, tanh=True, num_input_views=views)
     connection.static_alpha, connection.static_beta = place["alpha"], place["beta"]
-    weights = {"dynamic_alpha_fn": torch.zeros(HIDDEN, n + 1), "dynamic_beta_fn": torch.zeros(HIDDEN)}
+    weights = {"dynamic_alpha_fn": torch.zeros(width, n + views), "dynamic_beta_fn": torch.zeros(width)}
     scales = {"dynamic_alpha_scale": torch.zeros(()), "dynamic_beta_scale": torch.zeros(())}
     if dynamic:
         weights = {"dynamic_alpha_fn": place["alpha_weight"], "dynamic_beta_fn": place["beta_weight"][:, 0]}
         scales = {"dynamic_alpha_scale": place["alpha_scale"], "dynamic_beta_scale": place["beta_scale"]}
-        connection.norm = nn.LayerNorm(HIDDEN, eps=place.eps)
+        connection.norm = nn.LayerNorm(width, eps=place.eps)
         connection.norm.weight, connection.norm.bias = place["stream_norm.weight"], place["stream_norm.bias"]
     for name, value in (weights | scales).items():
         delattr(connection, name)  # a parameter's place takes no view of another parameter
         setattr(connection, name, value.double())
-    return connection
+    return connection.double()
+
+
+def logits_from(model, h):
+    h = normalise("rmsnorm", 1e-6, h, {"norm.weight": model.model.norm.weight}, "norm")
+    return h @ model.lm_head.weight.T
 
 
 @holds("hyper-connections HyperConnections", "hyper")
@@ -45,12 +50,31 @@ def test_hyper_connections(depth, dynamic, n):
     streams = expand(model.model.embed_tokens(tokens))
     (run,) = runs(model)
     for place in run.places:
-        connection = theirs_with_our_parameters(place, n, dynamic).double()
+        connection = theirs_with_our_parameters(place, n, dynamic)
         h, add = connection(streams)
         streams = add(place.f(place.norm("norm", h)))
-    own = {"norm.weight": model.model.norm.weight}
-    h = normalise("rmsnorm", 1e-6, reduce(streams) / n, own, "norm")
-    assert_same(model, model(input_ids=tokens).logits, h @ model.lm_head.weight.T)
+    assert_same(model, model(input_ids=tokens).logits, logits_from(model, reduce(streams) / n))
+
+
+@holds("hyper-connections HyperConnections", "frac")
+@pytest.mark.parametrize("m", [2, 4, 8])
+@pytest.mark.parametrize("dynamic", [True, False])
+@DEPTHS
+def test_frac_connections(depth, dynamic, m):
+    model, tokens, width = build({"kind": "frac", "m": m, "dynamic": dynamic}, depth), some_tokens(), HIDDEN // m
+    streams = torch.cat(model.model.embed_tokens(tokens).split(width, -1))
+    (run,) = runs(model)
+    for place in run.places:
+        connection = theirs_with_our_parameters(place, m, dynamic, width, views=m)
+        # Theirs has the streams inside the batch: [batch, stream], ours were stacked [stream, batch].
+        mine = streams.unflatten(0, (m, -1)).transpose(0, 1).flatten(0, 1)
+        views, carried, kwargs = connection.width_connection(mine)
+        f = place.f(place.norm("norm", torch.cat(list(views), -1)))
+        # It writes one output to every stream; each fraction keeps what is its own.
+        written = [connection.depth_connection(piece, carried, **kwargs) for piece in f.split(width, -1)]
+        streams = torch.cat([each.unflatten(0, (-1, m))[:, j] for j, each in enumerate(written)])
+    h = torch.cat(streams.chunk(m), -1)
+    assert_same(model, model(input_ids=tokens).logits, logits_from(model, h))
 
 
 def test_hyper_starts_where_the_package_starts():
