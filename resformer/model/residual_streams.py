@@ -171,11 +171,13 @@ class ManifoldHyperConnections(Residual):
 
     def _project(self, streams, weight):
         vector = rearrange(streams, "... n hidden -> ... (n hidden)")
+        vector = vector.to(torch.promote_types(vector.dtype, torch.float32))
         normed = nn.functional.rms_norm(vector, vector.shape[-1:], eps=self.config.norm_eps)
-        return nn.functional.linear(normed, weight)
+        return nn.functional.linear(normed, weight.to(vector.dtype))
 
     def maps(self, streams: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Read ``[..., n]``, write ``[..., n]`` and mixing ``[..., from, to]``."""
+        """Read ``[..., n]``, write ``[..., n]`` and mixing ``[..., from, to]``, in float32 at least: in bfloat16 the
+        mixing would not be doubly stochastic."""
         logits = self._project(streams, self.weight)
         sizes = [self.n, self.n, self.n**2]
         parts = zip(logits.split(sizes, dim=-1), self.scale, self.bias.split(sizes), strict=True)
@@ -203,8 +205,9 @@ class ManifoldHyperConnections(Residual):
     def forward(self, streams, f):
         with full_precision(streams):
             read, write, mixing = self.maps(streams)
-            h = (read.unsqueeze(-1) * streams).sum(-2)
-            carried = mixing.mT @ streams
+            h = (read.unsqueeze(-1) * streams).sum(-2).to(streams.dtype)
+            carried = mixing.mT.to(streams.dtype) @ streams
+            write = write.to(streams.dtype)
         y = f(self.norm(h))
         return carried + write.unsqueeze(-1) * y.unsqueeze(-2)
 
@@ -216,7 +219,8 @@ class ManifoldHyperConnections(Residual):
             return self.exit(streams)
         with full_precision(streams):
             logits = self._project(streams, self.head_weight) * self.head_scale + self.head_bias
-            return ((torch.sigmoid(logits) + self.head_eps).unsqueeze(-1) * streams).sum(-2)
+            read = torch.sigmoid(logits) + self.head_eps
+            return (read.unsqueeze(-1) * streams).sum(-2).to(streams.dtype)
 
     def init_weights(self, branch):
         for name in ("weight", "head_weight"):

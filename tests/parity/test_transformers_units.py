@@ -109,6 +109,26 @@ def test_deepseek_v4_is_mhc(depth, n, iters, eps, head, in_double):
     assert_same(model, model(input_ids=tokens).logits, logits_from(model, h))
 
 
+def test_deepseek_v4_maps_in_bfloat16():
+    """Both take the maps through float32, whatever the model's dtype."""
+    model = build("mhc", 2, hidden_size=32).bfloat16()
+    place, streams = runs(model)[0].places[0], torch.randn(2, 5, 4, 32).bfloat16()
+    config = SimpleNamespace(hc_mult=4, hc_sinkhorn_iters=20, hc_eps=1e-6, rms_norm_eps=1e-6, hidden_size=32)
+    theirs = DeepseekV4HyperConnection(config)
+    theirs.fn, theirs.base, theirs.scale = place["weight"], place["bias"], place["scale"]
+    write, mixing, h = theirs(streams)
+    read = []
+    mine = model.model.layers[0].attention_residual
+    mine.norm = nn.Identity()
+    mine.exits = mine.reads_out = False
+    found = mine(streams, lambda h: read.append(h) or torch.ones_like(h))
+    assert found.dtype == read[0].dtype == torch.bfloat16
+    torch.testing.assert_close(read[0], h, atol=0, rtol=2**-7)
+    expected = mixing.bfloat16().mT @ streams + write.bfloat16().unsqueeze(-1)
+    torch.testing.assert_close(found, expected, atol=2**-7, rtol=2**-7)
+    torch.testing.assert_close(mine.maps(streams)[2], mixing, atol=1e-6, rtol=1e-6)
+
+
 class OverDepth(nn.Module):
     """Kimi's operation in the place of Inkling's: keys normed with a gain, values as they are, no scale."""
 
