@@ -79,6 +79,8 @@ class GRU(Residual):
         norm: ``none``, or ``pre`` for ``GRUCell(f(norm(h)), h)``.
     """
 
+    oracle = "x-transformers gate_residual"
+
     def __init__(self, config, site: Site, *, norm: Literal["none", "pre"] = "none"):
         super().__init__(config, site)
         self.norm = make_norm(config) if norm == "pre" else nn.Identity()

@@ -185,6 +185,8 @@ class AttentionResidual(Residual):
         block: sites whose outputs are summed to one source; 1 keeps every site apart (full attention residuals).
     """
 
+    oracle = "transformers Inkling2BlockAttentionResidual, Inkling2SlidingDecoderLayer"
+
     def __init__(self, config, site: Site, *, block: int = 1):
         super().__init__(config, site)
         if block < 1:
@@ -224,6 +226,8 @@ class UNet(Residual):
         weight: of ``add``: ``learned``, or ``fixed``.
         init: initial w of ``add``.
     """
+
+    oracle = "x-transformers unet_skips (concat)"
 
     def __init__(
         self,
