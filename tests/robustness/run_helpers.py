@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 ROOT = Path(__file__).parents[2]
 TRAIN = str(ROOT / "recipes" / "train.py")
-WORDS = "the quick brown fox jumps over a lazy dog while seven wizards mix bold potions for queen jade".split()
+WORDS = "the quick brown fox jumps over a lazy dog while seven wizards mix bold potions for queen jade"
 SMALL = """
     --model.hidden_size 32 --model.num_hidden_layers 2 --data.tokenizer bytes --data.sequence_length 32
     --train.max_steps 8 --train.batch_size 8 --train.save_every 4 --train.eval_every 2 --train.eval_sequences 8
@@ -32,7 +32,8 @@ class Runs:
     def __init__(self, folder: Path):
         self.folder = folder
         self.text = folder / "text.txt"
-        self.text.write_text("".join(f"{WORDS[i * i % 18]} {WORDS[i * 7 % 18]}.\n" for i in range(3000)))
+        words = WORDS.split()
+        self.text.write_text("".join(f"{words[i * i % 18]} {words[i * 7 % 18]}.\n" for i in range(3000)))
 
     def arguments(self, run: str, *flags: str) -> list[str]:
         source = ["--data.source", str(self.text), "--data.cache_dir", str(self.folder / "cache")]
@@ -51,13 +52,15 @@ class Runs:
             AcceleratorState._reset_state()
             PartialState._reset_state()
 
-    def start(self, run: str, *flags: str, launcher: tuple[str, ...] = (sys.executable,)) -> subprocess.Popen:
+    def start(
+        self, run: str, *flags: str, launcher: tuple[str, ...] = (sys.executable,), output: int = subprocess.PIPE
+    ) -> subprocess.Popen:
         """Run in a process group of its own."""
         paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             [*launcher, *self.arguments(run, *flags)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+            stdout=output, stderr=output, text=True, env=environment, start_new_session=True,
         )  # fmt: skip
 
     def outside(self, run: str, *flags: str, launcher: tuple[str, ...] = (sys.executable,)) -> tuple[int, str, str]:
