@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import yaml
@@ -130,7 +131,14 @@ def load(
         processes, micro = state.pop("processes"), state.pop("micro_batch_size")
         progress = Progress(**state)
     except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"cannot resume from {path}: {error}; remove that folder to use the one before it") from error
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"cannot resume from {path} ({reason}); remove that folder to use the one before it"
+        ) from error
+    except UnpicklingError as error:
+        raise ValueError(
+            f"cannot resume from {path}: {OPTIMIZERS} holds more than numbers; it is not loaded"
+        ) from error
     if micro != micro_batch_size and draws_random_numbers(model, corpus):
         raise ValueError(
             f"{path} was trained in micro batches of {micro} sequences, now they are of {micro_batch_size}, and this "
