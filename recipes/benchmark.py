@@ -21,7 +21,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from resformer import ResformerConfig, ResformerForCausalLM
 from resformer.data import PackedTokens, training_batches
 from resformer.model.specification import KINDS
-from resformer.training import setup
 from resformer.training.config import OptimizerConfig, ScheduleConfig
 from resformer.training.launch import arguments_of, make_accelerator, run_program
 from resformer.training.optimizers import build_optimizers, lr_factor, set_learning_rate
@@ -59,10 +58,9 @@ def whole_loop(model, tokens: torch.Tensor, steps: int, folder: Path) -> Callabl
         nonlocal done
         factor = lr_factor(done, steps, schedule)
         set_learning_rate(optimizers, factor)
-        setup.seed_dropout(0, done, 0)
-        loss, grad_norm, _ = train_step(wrapped, optimizers, batches, 1, config, accelerator)
+        loss, grad_norm, _ = train_step(wrapped, optimizers, batches, 1, config, accelerator, f"0|{done}")
         done += 1
-        recorder.log(done, done * tokens.numel(), loss=float(loss), learning_rate=factor, grad_norm=grad_norm)
+        recorder.log(done, done * tokens.numel(), loss=loss, learning_rate=factor, grad_norm=grad_norm)
 
     return turn
 

@@ -92,7 +92,15 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
     on_divergence: Literal["stop", "continue"] = "stop"
-    """At a non-finite loss or gradient: save and stop with exit code 3, or skip that update."""
+    """When the run is judged to have diverged: save and stop with exit code 3, or go on. This is about the run as a
+    whole; on_nonfinite is about one batch."""
+    on_nonfinite: Literal["skip", "stop", "rollback"] | None = None
+    """At a batch whose loss or gradient is not finite, which is never stepped on: skip passes over its update; stop
+    saves the state before it and counts the run as diverged, exit code 3; rollback goes back to the last checkpoint and
+    leaves out the batches since, this one included. After max_rollbacks rollbacks, or 20 updates skipped in a row,
+    on_divergence decides. By default stop, or skip where on_divergence is continue."""
+    max_rollbacks: int = 3
+    """Rollbacks of a run, at most."""
 
 
 @dataclass
@@ -123,6 +131,8 @@ class RunConfig:
         for name in ("init_seed", "data_seed", "dropout_seed"):
             if getattr(self, name) is None:
                 setattr(self, name, self.seed)
+        if self.train.on_nonfinite is None:
+            self.train.on_nonfinite = "stop" if self.train.on_divergence == "stop" else "skip"
 
     def check(self) -> None:
         """Raises ValueError, one line, for numbers that no run could use."""
@@ -139,6 +149,8 @@ class RunConfig:
         ):
             if getattr(train, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(train, name)}; it must be at least 1")
+        if train.max_rollbacks < 0:
+            raise ValueError(f"train.max_rollbacks is {train.max_rollbacks}; it must be 0 or more")
         if optimizer.learning_rate <= 0:
             raise ValueError(f"optimizer.learning_rate is {optimizer.learning_rate}; it must be above 0")
         for group, key in ((schedule, "min_lr_ratio"), (schedule, "decay_fraction")):
