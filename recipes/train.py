@@ -12,6 +12,7 @@ from resformer.data import training_batches
 from resformer.training import checkpoints, finishing, setup
 from resformer.training.config import parse_arguments
 from resformer.training.evaluation import bits_per_byte, evaluate
+from resformer.training.instruments import make_instruments
 from resformer.training.launch import Interruption, make_accelerator, run_program
 from resformer.training.optimizers import build_optimizers, lr_factor, set_learning_rate
 from resformer.training.records import Recorder
@@ -29,6 +30,7 @@ def main() -> int:
     model = ResformerForCausalLM(setup.model_config(config, corpus))
     optimizers = build_optimizers(model, config.optimizer)
     folder = setup.open_run_folder(config, accelerator)
+    instruments = make_instruments(config, folder, model, corpus, accelerator)
     resumed = checkpoints.find(config)
     progress = checkpoints.load(resumed, model, optimizers, corpus) if resumed else checkpoints.Progress()
     if progress.step >= train.max_steps and (folder / "model").exists():
@@ -59,21 +61,26 @@ def main() -> int:
     interruption = Interruption()
     status, loss, val_loss, clock = "completed", None, None, time.perf_counter() - progress.seconds
 
+    instruments.begin(progress.step)
     model.train()
     step, tokens = progress.step, progress.step * tokens_per_step
     while step < train.max_steps:
         factor = lr_factor(step, train.max_steps, config.schedule)
         set_learning_rate(optimizers, factor)
         setup.seed_dropout(config.dropout_seed, step, accelerator.process_index)
-        loss, grad_norm, updated = train_step(wrapped, optimizers, batches, accumulation, config.optimizer, accelerator)
+        with instruments.around(step + 1):
+            loss, grad_norm, updated = train_step(
+                wrapped, optimizers, batches, accumulation, config.optimizer, accelerator
+            )
         progress.step += 1
         progress.seconds = time.perf_counter() - clock
         progress.skipped_updates += not updated
         step, tokens = progress.step, progress.step * tokens_per_step
-        if step % train.log_every == 0 or step == train.max_steps or not updated:
-            loss = float(accelerator.reduce(loss, "mean"))
+        loss = float(accelerator.reduce(loss, "mean"))
+        seen = instruments.take(step, loss, grad_norm)
+        if step % train.log_every == 0 or step == train.max_steps or not updated or seen:
             rate = config.optimizer.learning_rate * factor
-            recorder.log(step, tokens, loss=loss, learning_rate=rate, grad_norm=grad_norm)
+            recorder.log(step, tokens, loss=loss, learning_rate=rate, grad_norm=grad_norm, **seen)
         recorder.advance()
         if not updated and train.on_divergence == "stop":
             status = "diverged"
@@ -83,6 +90,7 @@ def main() -> int:
             some = evaluate(model, corpus, accelerator, micro_batch_size, train.eval_sequences)
             recorder.log(step, tokens, val_loss=some, val_bits_per_byte=bits_per_byte(some, corpus))
         if step % train.save_every == 0 or step == train.max_steps or status != "completed":
+            instruments.write()
             checkpoints.save(folder, model, optimizers, corpus, progress, accelerator, train.keep_checkpoints)
             recorder.pause()
         if status != "completed":
@@ -92,7 +100,11 @@ def main() -> int:
         val_loss = evaluate(model, corpus, accelerator, micro_batch_size)
         recorder.log(step, tokens, val_loss=val_loss, val_bits_per_byte=bits_per_byte(val_loss, corpus))
     recorder.close()
-    finishing.finish(status, config, model, corpus, progress, accelerator, loss, val_loss)
+    finishing.finish(status, config, model, corpus, progress, accelerator, loss, val_loss, instruments.watch)
+    # Before the process group goes: the reducer in `wrapped` would free it holding the interpreter's lock, and wait
+    # for gloo's thread, which may be waiting for that lock.
+    del wrapped
+    accelerator.free_memory()
     accelerator.end_training()
     return {"completed": 0, "diverged": 3}.get(status) or code
 
