@@ -9,6 +9,7 @@ import torch
 
 from resformer import ResformerForCausalLM
 from resformer.data import training_batches
+from resformer.report.run_page import write_run_page
 from resformer.training import checkpoints, finishing, setup
 from resformer.training.config import parse_arguments
 from resformer.training.evaluation import bits_per_byte, evaluate
@@ -101,6 +102,8 @@ def main() -> int:
         recorder.log(step, tokens, val_loss=val_loss, val_bits_per_byte=bits_per_byte(val_loss, corpus))
     recorder.close()
     finishing.finish(status, config, model, corpus, progress, accelerator, loss, val_loss, instruments.watch)
+    if accelerator.is_main_process and train.record_every:
+        print(f"the stream by depth and time    {write_run_page(folder)}")
     # Before the process group goes: the reducer in `wrapped` would free it holding the interpreter's lock, and wait
     # for gloo's thread, which may be waiting for that lock.
     del wrapped
