@@ -28,9 +28,11 @@ class SiteView:
         read: what the branch was given, after the connection's norm; none if it was not called.
         written: what the branch returned.
         after: the stream that left.
+        left, reader: the state that left, and the connection whose published read-out ends its segment, if it has one.
         single: whether the state that left is this one stream and nothing else, so that the gradient with respect to
             the stream is the gradient with respect to the state.
-        norm_inputs: what each norm of the connection was given, by name.
+        norm_inputs: what each norm of the connection was given first, by name.
+        reads: what the last norm before the branch was given, or else ``read``: the vector the site reads, unnormalised.
     """
 
     layer: int
@@ -41,8 +43,15 @@ class SiteView:
     read: torch.Tensor | None = None
     written: torch.Tensor | None = None
     after: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    left: Any = None
+    reader: Residual | None = None
     single: bool = False
     norm_inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    reads: torch.Tensor | None = None
+
+    def read_out(self) -> torch.Tensor:
+        """The stream that left, or what the stack's published read-out makes of the state that left."""
+        return self.after if self.reader is None else self.reader.read_out(self.left)
 
 
 def connections(model: nn.Module) -> list[Residual]:
@@ -51,17 +60,22 @@ def connections(model: nn.Module) -> list[Residual]:
 
 
 @contextmanager
-def watching(model: nn.Module) -> Iterator[list[SiteView]]:
+def watching(model: nn.Module, hold_branches: bool = False) -> Iterator[list[SiteView]]:
     """While it is open, every forward pass of ``model`` appends one view for each site to the list.
 
     Each connection's ``step`` is replaced on the instance, and put back; the model's own code runs unchanged.
+
+    Args:
+        model: a resformer, not wrapped.
+        hold_branches: make the embedding and what each branch writes leaves of the graph: gradients then flow through
+            the connections alone.
     """
     views: list[SiteView] = []
     watched = connections(model)
     with ExitStack() as stack:
         for connection in watched:
             # In the instance's dictionary, so that deleting it uncovers the method again.
-            connection.__dict__["step"] = _Step(connection, views)
+            connection.__dict__["step"] = _Step(connection, views, watched[-1], hold_branches)
             stack.callback(connection.__dict__.pop, "step")
             for name, module in connection.named_modules():
                 if isinstance(module, NORMS):
@@ -88,11 +102,15 @@ def run(model: nn.Module, batch: dict[str, torch.Tensor]) -> Any:
 
 
 class _Step:
-    def __init__(self, connection: Residual, views: list[SiteView]):
-        self.connection, self.views = connection, views
+    def __init__(self, connection: Residual, views: list[SiteView], last: Residual, hold: bool):
+        self.connection, self.views, self.hold = connection, views, hold
+        in_last_segment = connection.site.segment_start == last.site.segment_start and connection is not last
+        self.reader = last if in_last_segment and type(last).read_out is not Residual.read_out else None
 
     def __call__(self, state, branch):
         connection, site = self.connection, self.connection.site
+        if site.index == 0 and self.hold:
+            state = state.detach().requires_grad_()
         before = state if site.index == 0 else self.views[-1].after
         view = SiteView(site.layer, site.sublayer, connection, before)
         view.state = connection.enter(state) if connection.enters else state
@@ -100,12 +118,15 @@ class _Step:
 
         def watched(*read, **named):
             view.read = read[0]
-            view.written = branch(*read, **named)
+            view.reads = read[0] if view.reads is None else view.reads
+            written = branch(*read, **named)
+            view.written = written.detach().requires_grad_() if self.hold else written
             return view.written
 
         state = type(connection).step(connection, state, watched)
         view.after = connection.stream(state)
         view.single = view.after is state
+        view.left, view.reader = state, self.reader
         return state
 
 
@@ -114,5 +135,7 @@ def _note_input(views: list[SiteView], name: str):
         # A norm's first call in a site is the one that counts: others are inside a measurement.
         if views:
             views[-1].norm_inputs.setdefault(name, inputs[0])
+            if views[-1].read is None:
+                views[-1].reads = inputs[0]
 
     return hook

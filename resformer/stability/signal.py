@@ -12,8 +12,10 @@ MASSIVE, MASSIVE_RATIO = 100.0, 1000.0
 
 
 def rms(x: torch.Tensor) -> torch.Tensor:
-    """Root mean square over all elements."""
-    return x.float().square().mean().sqrt()
+    """Root mean square over all elements; of values whose square would overflow too."""
+    x = x.float()
+    largest = x.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    return (x / largest).square().mean().sqrt() * largest
 
 
 def cosine(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

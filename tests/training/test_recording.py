@@ -61,7 +61,8 @@ def test_two_processes_record_what_one_does(train, recorded):
     places = ["step", "layer", "sublayer", "metric"]
     pd.testing.assert_frame_equal(one[places], two[places])
     start = one.step == 0
-    assert (one[start].value == two[start].value).all()
+    # Not bit for bit: each process has half the threads.
+    assert two[start].value.to_numpy() == pytest.approx(one[start].value.to_numpy(), rel=1e-4, abs=1e-6)
     # After the first step gradients were summed in another order; ratios of what is almost 0 are left out.
     assert two.value.to_numpy() == pytest.approx(one.value.to_numpy(), rel=1e-2, abs=1e-4)
 
