@@ -11,9 +11,11 @@ import torch
 
 from resformer import ResformerForCausalLM
 from resformer.data import training_batches
+from resformer.report.run_page import write_run_page
 from resformer.training import checkpoints, finishing, nonfinite, resuming, setup
 from resformer.training.config import parse_arguments
 from resformer.training.evaluation import bits_per_byte, evaluate
+from resformer.training.instruments import make_instruments
 from resformer.training.interruption import Interruption
 from resformer.training.launch import make_accelerator, run_program, start_trackers
 from resformer.training.optimizers import build_optimizers, lr_factor, set_learning_rate
@@ -33,6 +35,7 @@ def main() -> int:
     model = ResformerForCausalLM(setup.model_config(config, corpus))
     optimizers = build_optimizers(model, config.optimizer)
     folder = setup.open_run_folder(config, accelerator)
+    instruments = make_instruments(config, folder, model, corpus, accelerator)
     resumed = resuming.find(config)
     load = functools.partial(resuming.load, corpus=corpus, accelerator=accelerator, micro_batch_size=micro_batch_size)
     progress = load(resumed, model, optimizers) if resumed else checkpoints.Progress()
@@ -73,12 +76,14 @@ def main() -> int:
         return val_loss
 
     def save() -> None:
-        progress.metrics_lines = recorder.synchronise()
+        instruments.write()
+        progress.metrics_lines, progress.extra_state = recorder.synchronise(), {"watch": instruments.state_dict()}
         checkpoints.save(
             folder, model, optimizers, corpus, progress, accelerator, train.keep_checkpoints, micro_batch_size
         )
 
     status, val_loss, code = "completed", None, 0
+    instruments.begin(progress.step, progress.extra_state.get("watch"))
     model.train()
     batches = batches_from(progress)
     interruption.defer()
@@ -91,31 +96,35 @@ def main() -> int:
         factor = lr_factor(progress.step, train.max_steps, config.schedule)
         set_learning_rate(optimizers, factor)
         key = f"{config.dropout_seed}|{progress.batch}"
-        loss, grad_norm, updated = train_step(
-            wrapped, optimizers, batches, accumulation, config.optimizer, accelerator, key
-        )
+        with instruments.around(progress.step + 1):
+            loss, grad_norm, updated = train_step(
+                wrapped, optimizers, batches, accumulation, config.optimizer, accelerator, key
+            )
         progress.seconds = time.perf_counter() - clock
 
         action = "update" if updated else nonfinite.answer(train, progress)
         event = {"event": action, "batch": progress.batch, "finite_loss": math.isfinite(loss)}
         if action == "update":
             progress.count_update(loss)
-            if progress.step % train.log_every == 0 or progress.step == train.max_steps:
-                log(loss=loss, learning_rate=config.optimizer.learning_rate * factor, grad_norm=grad_norm)
+            seen = instruments.take(progress.step, loss, grad_norm)
+            if progress.step % train.log_every == 0 or progress.step == train.max_steps or seen:
+                log(loss=loss, learning_rate=config.optimizer.learning_rate * factor, grad_norm=grad_norm, **seen)
         elif action == "skip":
             progress.count_skip()
-            log(**event)
+            log(**event, **instruments.take(progress.step, loss, grad_norm))
         elif action == "rollback":
             restored = load(resuming.newest_whole(folder), model, optimizers)
             progress = nonfinite.pass_over(failed=progress, restored=restored)
             recorder.rewind(progress.metrics_lines)
+            instruments.begin(progress.step, progress.extra_state.get("watch"))
             log(**event)
             batches = batches_from(progress)
             continue
         else:
             status = "diverged"
             save()  # the state before this batch, and the lines before the one that follows
-            log(**event)
+            log(**event, **instruments.take(progress.step + 1, loss, grad_norm))
+            instruments.write()
             break
         recorder.advance(progress.step)
         if code := interruption.agreed(accelerator):
@@ -129,7 +138,13 @@ def main() -> int:
         val_loss = evaluate_and_log()
         status = "completed" if math.isfinite(val_loss) else "diverged"
     recorder.close()
-    finishing.finish(status, config, model, corpus, progress, accelerator, val_loss)
+    finishing.finish(status, config, model, corpus, progress, accelerator, val_loss, instruments.watch)
+    if accelerator.is_main_process and train.record_every:
+        print(f"the stream by depth and time    {write_run_page(folder)}")
+    # Before the process group goes: the reducer in `wrapped` would free it holding the interpreter's lock, and wait
+    # for gloo's thread, which may be waiting for that lock.
+    del wrapped
+    accelerator.free_memory()
     accelerator.end_training()
     return {"completed": 0, "diverged": 3}.get(status) or code
 

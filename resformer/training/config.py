@@ -87,6 +87,10 @@ class TrainConfig:
     """Newest checkpoints to keep."""
     log_every: int = 10
     """Optimiser steps between lines of metrics.jsonl."""
+    record_every: int = 50
+    """Optimiser steps between looks at the whole stream (layers.parquet, report.html); 0 never looks."""
+    record_sequences: int = 4
+    """Held-out sequences of the batch on which the stream is looked at."""
     compile: bool = False
     """Compile each block with torch.compile."""
     gradient_checkpointing: bool = False
@@ -146,11 +150,14 @@ class RunConfig:
             "save_every",
             "keep_checkpoints",
             "log_every",
+            "record_sequences",
         ):
             if getattr(train, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(train, name)}; it must be at least 1")
         if train.max_rollbacks < 0:
             raise ValueError(f"train.max_rollbacks is {train.max_rollbacks}; it must be 0 or more")
+        if train.record_every < 0:
+            raise ValueError(f"train.record_every is {train.record_every}; it must be 0 (never) or more")
         if optimizer.learning_rate <= 0:
             raise ValueError(f"optimizer.learning_rate is {optimizer.learning_rate}; it must be above 0")
         for group, key in ((schedule, "min_lr_ratio"), (schedule, "decay_fraction")):

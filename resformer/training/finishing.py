@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from ..data import Corpus
+from ..stability.endstate import StabilityWatch
 from .checkpoints import Progress, save_model
 from .config import RunConfig
 from .evaluation import bits_per_byte, compressors_bits_per_byte
@@ -38,12 +39,14 @@ def finish(
     progress: Progress,
     accelerator: Accelerator,
     val_loss: float | None,
+    watch: StabilityWatch,
 ) -> None:
     """Write the run's results and say them."""
     if not accelerator.is_main_process:
         return
     folder = Path(config.run_dir)
     summary = summarise(status, config, model, corpus, progress, accelerator, val_loss)
+    summary |= watch.summary(val_loss, corpus.unigram_entropy)
     if status != "completed":
         write_results(folder, null_where_not_finite(summary))
         again = "the same command goes on from there"
@@ -58,6 +61,7 @@ def finish(
         f"held-out text, bits per byte    resformer {summary['val_bits_per_byte']:.3f}    "
         f"lzma {summary['lzma_bits_per_byte']:.3f}    zlib -9 {summary['zlib_bits_per_byte']:.3f}\n"
         f"held-out loss                   {val_loss:.4f} nats per token\n"
+        f"end state                       {summary['end_state']}, {len(summary['spikes']['loss'])} spikes of the loss\n"
         f"trained                         {summary['tokens']:,} tokens in {progress.seconds:.0f} s\n"
         f"model, any Hugging Face tool    {folder / 'model'}\n"
         f"figures                         {folder / 'summary.json'}, {folder / 'metrics.jsonl'}\n"

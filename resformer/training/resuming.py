@@ -20,7 +20,7 @@ from .integrity import damage
 
 # What may differ between the run that saved and the run that goes on.
 _FREE = {"run_dir", "resume", "trackers", "train.keep_checkpoints", "train.save_every", "train.micro_batch_size",
-         "train.log_every", "train.eval_every", "train.on_divergence", "train.on_nonfinite", "train.max_rollbacks",
+         "train.log_every", "train.eval_every", "train.record_every", "train.record_sequences", "train.on_divergence", "train.on_nonfinite", "train.max_rollbacks",
          "train.compile", "train.gradient_checkpointing", "data.num_workers", "data.cache_dir"}  # fmt: skip
 
 

@@ -1,0 +1,166 @@
+"""Figures of the probes, each a function of the probe's table."""
+
+from __future__ import annotations
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from .charts import COLOURS
+
+WIDTH, HEIGHT = 300, 220
+_WHOLE = alt.Axis(tickMinStep=1, format="d")
+
+
+def init_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
+    """F10: what depth does to a signal before training, with the bounds and slopes of Xiong et al. 2020 for Pre-LN."""
+    depths = np.geomspace(table.depth.min(), table.depth.max(), 40)
+    band = pd.DataFrame({"depth": depths, "low": np.sqrt(1 + depths / 2), "high": np.sqrt(1 + 3 * depths / 2)})
+    first = table[table.depth == table.depth.min()].weight_last.median()
+    slope = pd.DataFrame({"depth": depths, "value": first * (depths / depths[0]) ** -0.5})
+    x = alt.X("depth:Q", scale=alt.Scale(type="log"), title="blocks (log)")
+    bounds = (
+        alt.Chart(band)
+        .mark_area(opacity=0.15, color="#666666")
+        .encode(x=x, y=alt.Y("low:Q", scale=alt.Scale(type="log")), y2="high:Q")
+    )
+    theory = alt.Chart(slope).mark_line(strokeDash=[4, 3], color="#666666").encode(x=x, y="value:Q")
+    shown = {
+        "rms_last": ("RMS of the last stream", "grey: sqrt(1 + L/2) to sqrt(1 + 3L/2)", True),
+        "token_cosine": ("cosine of two tokens", "1: collapsed", False),
+        "gain": ("mean squared singular value", "embedding to final states", True),
+        "weight_last": ("norm of last dL/dW (MLP out)", "dashes: L^-1/2", True),
+        "weight_first": ("norm of first dL/dW (MLP out)", "", True),
+        "gradient_first": ("RMS of dL/d embedding", "", True),
+    }
+    panels = []
+    for name, (title, note, log) in shown.items():
+        frame = table.assign(value=table[name].where(np.isfinite(table[name])))
+        frame = frame[frame.value > 0] if log else frame
+        y = alt.Y("value:Q", title=title, scale=alt.Scale(type="log") if log else alt.Scale(zero=False))
+        lines = alt.Chart(frame.dropna(subset=["value"])).mark_line(point=True)
+        lines = lines.encode(x=x, y=y, color=_colour("dtype"), strokeDash="dtype:N", detail="seed:N")
+        layers = [bounds] if name == "rms_last" else [theory] if name == "weight_last" else []
+        panels.append(alt.layer(*layers, lines).properties(width=WIDTH, height=HEIGHT, title=[title, note]))
+    failed = table[~table.finite]
+    note = "" if failed.empty else f"; not finite at {', '.join(f'{r.depth} ({r.dtype})' for r in failed.itertuples())}"
+    title = f"F10  signal propagation at initialisation, {table.seed.nunique()} seed(s){note}"
+    return alt.concat(*panels, columns=3, title=title)
+
+
+def lesion_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
+    """F7: what each branch is worth, and how far each block turns the stream."""
+    lesions = table[table.metric == "lesion_increase"]
+    turns = table[table.metric == "angular_distance"]
+    useful = table[table.metric == "useful_share"].value.iloc[0]
+    x = alt.X("layer:Q", title="layer", axis=_WHOLE)
+    worth = alt.Chart(lesions).mark_line(point=True)
+    y = alt.Y("value:Q", title="increase of the loss, nats", scale=alt.Scale(type="symlog", constant=0.01))
+    limit = alt.Chart(pd.DataFrame({"value": [0.01]})).mark_rule(strokeDash=[4, 3], color="#666666").encode(y=y)
+    title = [f"F7  loss without one branch; {100 * useful:.0f} % are worth 0.01 nat or more", "dashes: 0.01 nat"]
+    left = (worth.encode(x=x, y=y, color=_colour("sublayer")) + limit).properties(width=460, height=240, title=title)
+    right = alt.Chart(turns).mark_line(point=True, color=COLOURS[5])
+    angle = alt.Y("value:Q", title="angular distance, share of pi")
+    return left | right.encode(x=x, y=angle).properties(width=WIDTH, height=240, title="a block's turn of the stream")
+
+
+def lens_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
+    """Loss of the read-out after each block, and its divergence from the end."""
+    parts = []
+    for metric, label in (("lens_loss", "nats per token"), ("lens_kl", "KL(final || here), nats")):
+        lines = alt.Chart(table[table.metric == metric]).mark_line(point=True, color=COLOURS[5])
+        x = alt.X("layer:Q", title="after block (-1: embedding)", axis=_WHOLE)
+        panel = lines.encode(x=x, y=alt.Y("value:Q", title=label, scale=alt.Scale(zero=False)))
+        parts.append(panel.properties(width=400, height=240))
+    return alt.hconcat(*parts, title="Logit lens, through the model's own read-out")
+
+
+def landscape_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
+    """The loss along one direction, over a plane, and that plane as a surface."""
+    table = table[np.isfinite(table.loss)]
+    line = table[(table.kind == "line")]
+    curve = alt.Chart(line).mark_line(point=True, color=COLOURS[0])
+    curve = curve.encode(x=alt.X("a:Q", title="along d1"), y=alt.Y("loss:Q", title="nats per token"))
+    parts: list = [curve.properties(width=WIDTH, height=WIDTH, title="Filter-normalised slice of the loss")]
+    plane = table[table.kind == "plane"]
+    if not plane.empty:
+        step = float(np.diff(np.sort(plane.a.unique())).min())
+        cells = plane.assign(a2=plane.a + step / 2, b2=plane.b + step / 2, a=plane.a - step / 2, b=plane.b - step / 2)
+        colour = alt.Color("loss:Q", title="nats", scale=alt.Scale(scheme="viridis"))
+        flat = alt.Chart(cells).mark_rect().encode(x=alt.X("a:Q", title="d1"), x2="a2:Q",
+                                                   y=alt.Y("b:Q", title="d2"), y2="b2:Q", color=colour)  # fmt: skip
+        parts.append(flat.properties(width=WIDTH, height=WIDTH, title="over a plane"))
+        parts.append(_surface(plane, colour))
+    return alt.hconcat(*parts)
+
+
+def _surface(plane: pd.DataFrame, colour: alt.Color) -> alt.Chart:
+    """Squares seen from a corner above, drawn from the back to the front."""
+    grid = plane.pivot_table(index="b", columns="a", values="loss")
+    height = (grid - grid.min().min()) / max(1e-12, float(grid.max().max() - grid.min().min()))
+    rows = []
+    for i in range(len(grid) - 1, 0, -1):
+        for j in range(len(grid.columns) - 1, 0, -1):
+            corners = [(i, j), (i - 1, j), (i - 1, j - 1), (i, j - 1), (i, j)]
+            value = float(np.mean([grid.iat[k, m] for k, m in corners[:4]]))
+            for order, (k, m) in enumerate(corners):
+                a, b = grid.columns[m], grid.index[k]
+                # An isometric projection: both axes at 30 degrees, the loss straight up.
+                rows.append((f"{i:03d}-{j:03d}", order, a - b, (a + b) / 2 + 1.6 * height.iat[k, m], value))
+    frame = pd.DataFrame(rows, columns=["cell", "order", "x", "y", "loss"])
+    hidden = {"axis": None}
+    return (
+        alt.Chart(frame)
+        .mark_line(filled=True, stroke="#333333", strokeWidth=0.3)
+        .encode(
+            x=alt.X("x:Q", **hidden),
+            y=alt.Y("y:Q", scale=alt.Scale(zero=False), **hidden),
+            fill=alt.Fill("loss:Q", title="nats", scale=alt.Scale(scheme="viridis")),
+            detail="cell:N",
+            order="order:O",
+        )
+        .properties(width=WIDTH + 60, height=WIDTH, title="as a surface")
+    )
+
+
+def curvature_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
+    """Learning rates beyond which a step no longer lowers the loss."""
+    rates = table[table.metric.str.contains("edge|learning_rate")]
+    points = alt.Chart(rates[np.isfinite(rates.value) & (rates.value > 0)]).mark_point(filled=True, size=90)
+    x = alt.X("value:Q", scale=alt.Scale(type="log"), title="learning rate (log)")
+    chart = points.encode(x=x, y=alt.Y("metric:N", title=None), color=_colour("metric", legend=False))
+    sharp = table[table.metric == "sharpness"].value.iloc[0]
+    return chart.properties(
+        width=460, height=140, title=f"Critical learning rates; lambda_max of the Hessian {sharp:.4g}"
+    )
+
+
+def reuse_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
+    """Which earlier writes each site reads, through the connections alone."""
+    parts = []
+    for column, title in (("weight", "weight of the path"), ("share", "share of what is read")):
+        cells = alt.Chart(table).mark_rect()
+        chart = cells.encode(
+            x=alt.X("source:O", title="written by site (-1: embedding)"),
+            y=alt.Y("reader:O", title="read by site", sort="descending"),
+            color=alt.Color(f"{column}:Q", title=None, scale=alt.Scale(scheme="viridis")),
+            tooltip=["reader:O", "source:O", "weight:Q", "share:Q"],
+        )
+        parts.append(chart.properties(width=320, height=320, title=title))
+    title = "Reuse: who reads whom along the wiring alone"
+    return alt.hconcat(*parts, title=title).resolve_scale(color="independent")
+
+
+FIGURES = {
+    "init": init_figure,
+    "lesion": lesion_figure,
+    "lens": lens_figure,
+    "landscape": landscape_figure,
+    "curvature": curvature_figure,
+    "reuse": reuse_figure,
+}
+
+
+def _colour(field: str, legend: bool = True) -> alt.Color:
+    options = {"title": None} if legend else {"legend": None}
+    return alt.Color(f"{field}:N", scale=alt.Scale(range=[COLOURS[i] for i in (5, 1, 3, 6)]), **options)

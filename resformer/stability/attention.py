@@ -1,0 +1,81 @@
+"""What attention does: entropies and logits, through the attention function that transformers lets one register."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "resformer_measured"
+QUERIES = 128
+FIRST = 8
+"""Queries that see no more keys than these say nothing about entropy."""
+
+Statistics = dict[str, torch.Tensor]
+
+
+@contextmanager
+def watching_attention(model: nn.Module) -> Iterator[dict[int, Statistics]]:
+    """While it is open, a forward pass leaves each layer's statistics here, by layer index.
+
+    The result of attention is that of torch's scaled dot-product attention, whatever the model was set to.
+    """
+    found: dict[int, Statistics] = {}
+
+    def measured(module, query, key, value, attention_mask, scaling=None, **kwargs):
+        with torch.no_grad():
+            found[module.layer_idx] = statistics(query, key, attention_mask, scaling)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+    AttentionInterface.register(NAME, measured)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    config = model.config
+    before, config._attn_implementation = config._attn_implementation, NAME  # type: ignore[union-attr]
+    try:
+        yield found
+    finally:
+        config._attn_implementation = before  # type: ignore[union-attr]
+
+
+def statistics(
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scaling: float | None = None
+) -> Statistics:
+    """Of queries ``[batch, heads, time, dim]`` and keys ``[batch, key heads, time, dim]``, at up to 128 evenly spaced
+    queries (as lingua does).
+
+    Args:
+        mask: true where a key may be seen, ``[batch, 1, time, time]``; by default causal.
+        scaling: of the logits; by default 1 / sqrt(dim).
+
+    Returns:
+        ``attention_logit_max``: the largest logit that a softmax sees (Wortsman et al. 2023, arXiv:2309.14322). Over
+        queries that see more than eight keys ``attention_entropy``: the mean in nats (Zhai et al. 2023,
+        arXiv:2303.06296); ``attention_entropy_share``: its mean as a share of the log of the number of keys; and
+        ``attention_entropy_share_min``: that share's smallest over heads.
+    """
+    time = query.shape[2]
+    at = torch.linspace(0, time - 1, min(time, QUERIES), device=query.device).round().long()
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    logits = query[:, :, at].float() @ key.float().mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if mask is None:
+        visible = torch.arange(time, device=query.device) <= at.unsqueeze(1)
+    else:
+        visible = mask[..., at, :] if mask.dtype == torch.bool else mask[..., at, :] == 0
+    visible = visible.expand(logits.shape)
+    logits = logits.masked_fill(~visible, -torch.inf)
+    result = {"attention_logit_max": logits.amax()}
+    log_weights = logits.log_softmax(-1)
+    entropy = -(log_weights.exp() * log_weights.masked_fill(~visible, 0)).sum(-1)
+    keys = visible.sum(-1)
+    counted = keys > FIRST
+    if counted.any():
+        share = torch.where(counted, entropy / keys.clamp(min=2).log(), torch.nan)
+        result["attention_entropy"] = entropy[counted].mean()
+        result["attention_entropy_share"] = share[counted].mean()
+        result["attention_entropy_share_min"] = share.nanmean(dim=(0, 2)).amin()
+    return result

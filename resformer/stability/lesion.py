@@ -1,0 +1,44 @@
+"""Lesions: what the loss loses when one branch writes nothing."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from .layouts import block_streams, layout, loss_of, silenced
+from .measure import WHOLE, Batch, Row
+from .seam import measurable
+from .signal import angular_distance
+
+USEFUL = 0.01
+"""Nats below which a branch counts as useless."""
+
+
+@torch.no_grad()
+def lesion(model: nn.Module, batch: Batch) -> list[Row]:
+    """Drop one branch at a time: Srivastava et al. 2015, arXiv:1505.00387; Sun et al. 2025, arXiv:2502.05795.
+
+    Returns:
+        ``lesion_increase`` (nats per token) of each branch, ``angular_distance`` and ``block_influence`` (one minus the
+        cosine, Men et al. 2024, arXiv:2403.03853) of each block under sublayer ``block``, and for the whole model
+        ``probe_loss`` and ``useful_share``: of the branches whose loss would be missed by 0.01 nat or more.
+    """
+    where = layout(model)
+    sites = [(layer, name) for layer in range(len(where.blocks)) for name in where.branches]
+    rows: list[Row] = []
+    with measurable(model):
+        whole = loss_of(model, batch).item()
+        for layer, name in tqdm(sites, desc="lesion", disable=None, leave=False):
+            with silenced(where.blocks[layer].get_submodule(name)):
+                rows.append((layer, name, "lesion_increase", loss_of(model, batch).item() - whole))
+    useful = sum(increase >= USEFUL for *_, increase in rows) / len(rows)
+    streams, _ = block_streams(model, batch)
+    for layer, (before, after) in enumerate(itertools.pairwise(streams)):
+        if before.shape == after.shape:
+            rows.append((layer, "block", "angular_distance", angular_distance(before, after).item()))
+            cosine = torch.nn.functional.cosine_similarity(before.float(), after.float(), dim=-1).mean()
+            rows.append((layer, "block", "block_influence", 1 - cosine.item()))
+    return [*rows, (WHOLE, "model", "probe_loss", whole), (WHOLE, "model", "useful_share", useful)]

@@ -1,0 +1,120 @@
+"""The instruments of a training run: every step's loss and gradient, and every so often a look at the whole stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .endstate import StabilityWatch
+from .measure import WHOLE, Batch, Row, measure, reference_states, snapshot, updates
+from .table import LayerTable
+
+SCALARS = (
+    "probe_loss", "accumulated_update", "gradient_norm", "update_to_weight", "log_z_mean", "log_z_max", "logit_mean",
+)  # fmt: skip
+"""Metrics of the whole model that also stand in metrics.jsonl."""
+EVERY_STEP = ("train_loss", "train_gradient_norm")
+
+
+class Instruments:
+    """Watches loss and gradient at every optimiser step and measures the stream on one batch at some.
+
+    Build it while the model is at its initialisation, ``begin`` when a checkpoint, if any, is in place. Only the main
+    process measures: the others wait at their next exchange of gradients.
+
+    Args:
+        file: layers.parquet.
+        model: a resformer, not wrapped, on its device.
+        batch: the probe batch, ``input_ids`` and ``shift_labels`` ``[sequences, time]``, on that device.
+        every: optimiser steps between measurements; 0 measures nothing, and the watch goes on.
+        watch: the run's.
+        main: whether this process writes.
+        track: told the step and ``{name: value}`` of each measurement, for trackers.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        model: nn.Module,
+        batch: Batch | None,
+        *,
+        every: int,
+        watch: StabilityWatch,
+        main: bool = True,
+        track: Callable[[int, dict[str, float]], None] | None = None,
+    ):
+        self.file, self.model, self.batch, self.watch, self.main, self.track = file, model, batch, watch, main, track
+        self.every = every if batch is not None else 0
+        self.table: LayerTable | None = None
+        self.scalars: dict[str, float] = {}
+        self.reference = reference_states(model, batch) if self.every and main and batch is not None else None
+
+    def begin(self, step: int, state: dict[str, Any] | None = None) -> None:
+        """Go on after ``step`` optimiser steps; at 0 measure the initialisation.
+
+        Args:
+            step: optimiser steps done.
+            state: what ``state_dict`` gave then; by default the watch looks again at what the table holds.
+        """
+        if self.main:
+            self.table = LayerTable(self.file, step)
+            if step == 0:
+                self._measure(0)
+                self.scalars = {}
+        if state:
+            self.watch.load_state_dict(state)
+        elif step and self.table is not None:
+            for at, loss, grad_norm in self.table.steps(*EVERY_STEP):
+                self.watch.update(int(at), loss, grad_norm)
+
+    @contextmanager
+    def around(self, step: int) -> Iterator[None]:
+        """Put this around optimiser step ``step`` (from 1): the weights are held against themselves before it."""
+        due = self.main and self.every and step % self.every == 0
+        before = snapshot(self.model) if due else {}
+        yield
+        if due:
+            self._measure(step, updates(before, self.model))
+
+    def take(self, step: int, loss: float, grad_norm: float) -> dict[str, float]:
+        """Every step's loss (nats) and gradient norm before clipping; what is to be logged of it beside them."""
+        spike = self.watch.update(step, loss, grad_norm)
+        if self.table is not None:
+            values = zip(EVERY_STEP, (loss, grad_norm), strict=True)
+            self.table.append(step, [(WHOLE, "model", metric, value) for metric, value in values])
+        found, self.scalars = self.scalars, {}
+        return found | ({"spike": 1.0} if spike else {})
+
+    def _measure(self, step: int, more: list[Row] | None = None) -> None:
+        if not self.every or self.batch is None or self.table is None:
+            return
+        rows = measure(self.model, self.batch, self.reference) + (more or [])
+        self.table.append(step, rows)
+        self.table.write_if_grown()
+        whole = {metric: value for layer, sublayer, metric, value in rows if sublayer == "model" and layer == WHOLE}
+        self.scalars = {f"layers/{name}": whole[name] for name in SCALARS if name in whole}
+        if self.track is not None:
+            self.track(step, tracked(rows))
+
+    def write(self) -> None:
+        """Put everything up to now on the disk; at each checkpoint and at the end."""
+        if self.table is not None:
+            self.table.write()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for the checkpoint."""
+        return self.watch.state_dict()
+
+
+def tracked(rows: list[Row]) -> dict[str, float]:
+    """Rows under the names that trackers group by: ``stream_rms/003.mlp``."""
+    return {
+        f"{metric}/{'all' if layer == WHOLE else f'{layer:03d}'}.{sublayer}": value
+        for layer, sublayer, metric, value in rows
+        if math.isfinite(value)
+    }

@@ -1,0 +1,56 @@
+"""From a run's configuration to its instruments."""
+
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch.utils.data import default_collate
+
+from ..data import Corpus
+from ..stability.endstate import StabilityWatch
+from ..stability.measure import Batch
+from ..stability.recorder import Instruments
+from .config import RunConfig
+
+
+def probe_batch(corpus: Corpus, sequences: int) -> Batch:
+    """``sequences`` held-out sequences, evenly spaced, tensors ``[sequences, time]``: a function of the corpus alone.
+
+    Raises:
+        ValueError: if the held-out text has fewer.
+    """
+    available = len(corpus.validation)
+    if available < sequences:
+        raise ValueError(
+            f"the held-out text has {available} sequences of {corpus.validation.sequence_length} tokens, too few for a "
+            f"probe batch of {sequences}; ask for at most {available}, for shorter ones, or give more text"
+        )
+    chosen = [index * available // sequences for index in range(sequences)]
+    items = [corpus.validation[index] for index in chosen]
+    return default_collate(items)
+
+
+def make_instruments(config: RunConfig, folder: Path, model, corpus: Corpus, accelerator: Accelerator) -> Instruments:
+    """The instruments of a run, built while ``model`` is at its initialisation.
+
+    Of text that is short the probe batch is what there is. Weights that are sharded over processes (FSDP, DeepSpeed)
+    cannot be measured whole: then only loss and gradient are watched, and that is said.
+    """
+    train, every = config.train, config.train.record_every
+    if every and accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        accelerator.print("recorder   off: the weights are sharded over processes")
+        every = 0
+    batch = None
+    if every:
+        sequences = min(train.record_sequences, len(corpus.validation))
+        model.to(accelerator.device)
+        batch = {name: tensor.to(accelerator.device) for name, tensor in probe_batch(corpus, sequences).items()}
+    return Instruments(
+        folder / "layers.parquet",
+        model,
+        batch,
+        every=every,
+        watch=StabilityWatch(config.optimizer.max_grad_norm),
+        main=accelerator.is_main_process,
+        track=(lambda step, values: accelerator.log(values, step=step)) if config.trackers else None,
+    )

@@ -1,0 +1,105 @@
+"""What a probe looks at: a run, a checkpoint, or a configuration before any training."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from ..data import DataConfig
+from ..model import ResformerConfig, ResformerForCausalLM
+from . import checkpoints
+from .config import parse_arguments
+
+_VOCABULARY = 256
+"""Of an untrained model for the init probe, where no tokenizer says."""
+
+
+@dataclass
+class Target:
+    """Attributes: the model in float32; where its results go; the folder with its tokenizer, if any; the ``data.*`` of
+    its run, if any; whether it is a configuration and has seen no training."""
+
+    model: PreTrainedModel
+    out: Path
+    tokenizer: Path | None
+    data: dict[str, Any] | None
+    untrained: bool = False
+
+    def data_config(self, source: str | None, sequence_length: int | None) -> DataConfig:
+        """The text of the probe batch: the run's own, or ``source``.
+
+        Raises:
+            ValueError: if the target belongs to no run and no source was given.
+        """
+        known = {field.name for field in dataclasses.fields(DataConfig)}
+        options = {name: value for name, value in (self.data or {}).items() if name in known}
+        if source is None and not options:
+            raise ValueError("the checkpoint lies in no run, so its text is not known; give --source")
+        if source is not None:
+            options["source"] = source
+        if self.tokenizer is not None:
+            options["tokenizer"] = str(self.tokenizer)
+        if sequence_length is not None:
+            options["sequence_length"] = sequence_length
+        config = DataConfig(**options)
+        longest = getattr(self.model.config, "max_position_embeddings", None)
+        if longest is not None and config.sequence_length > longest:
+            config.sequence_length = longest
+        return config
+
+    def init_config(self, width: int, initialization: str | None) -> ResformerConfig:
+        """The target's configuration at another width; with ``xavier`` embeddings have unit variance, as in theory."""
+        options = self.model.config.to_dict()
+        kept = {name: options[name] for name in ResformerConfig.__annotations__ if name in options}
+        heads = max(1, width // 64)
+        kept |= {"hidden_size": width, "intermediate_size": None, "head_dim": None, "num_attention_heads": heads,
+                 "num_key_value_heads": None, "vocab_size": _VOCABULARY}  # fmt: skip
+        kept |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
+        if initialization is not None:
+            kept["initialization"] = initialization
+        if initialization == "xavier":
+            kept["embedding_initializer_range"] = 1.0
+        return ResformerConfig(**kept)
+
+
+def open_target(name: str, seed: int = 0) -> Target:
+    """Raises ValueError, one line, if ``name`` is neither a run, nor a checkpoint, nor a configuration."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return _untrained(path, seed)
+    if not path.is_dir():
+        raise ValueError(f"{name} is no folder; give a run, a checkpoint, or a configuration in YAML")
+    run = next((folder for folder in (path, *path.resolve().parents[:2]) if (folder / "config.yaml").exists()), None)
+    folder = path if (path / "config.json").exists() else _newest(path)
+    if folder is None:
+        raise ValueError(f"{name} is no checkpoint (no config.json), nor a run with one; give the folder of either")
+    data = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")).get("data") if run else None
+    try:
+        AutoConfig.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        has_tokenizer = bool(AutoTokenizer.from_pretrained(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder} cannot be loaded as a causal language model: {error}") from error
+    out = (run or folder.parent) / "probes" / folder.name
+    return Target(model, out, folder if has_tokenizer else None, data)
+
+
+def _newest(path: Path) -> Path | None:
+    if (path / "model" / "config.json").exists():
+        return path / "model"
+    found = checkpoints.checkpoints(path)
+    return found[-1] if found else None
+
+
+def _untrained(path: Path, seed: int) -> Target:
+    config = parse_arguments(["--config", str(path)])
+    torch.manual_seed(seed)
+    model = ResformerForCausalLM(config.model_config(vocab_size=_VOCABULARY)).eval()
+    data = dataclasses.asdict(config.data)
+    return Target(model, Path("runs") / "probes" / path.stem, None, data, untrained=True)

@@ -1,0 +1,177 @@
+"""The measurement of a whole model against one computed by hand: the formula written out, hooks, autograd."""
+
+import copy
+
+import pytest
+import torch
+from stability_helpers import batch, build
+from torch.nn.functional import cross_entropy
+
+from resformer.model.specification import KINDS
+from resformer.stability.measure import measure, place_of, reference_states, snapshot, updates, wide
+from resformer.stability.seam import connections
+
+
+def by_hand(model, inputs):
+    """A pre-norm model, written out: streams after each site, branches, and the loss, with their graph."""
+    x = model.model.embed_tokens(inputs["input_ids"])
+    time = x.shape[1]
+    positions = torch.arange(time).unsqueeze(0)
+    rotary = model.model.rotary_emb(x, position_ids=positions)
+    streams, branches = [x], []
+    for block in model.model.layers:
+        normed = block.attention_residual.norm(x)
+        branches.append(
+            block.attention(normed, position_embeddings=rotary, attention_mask=None, past_key_values=None)[0]
+        )
+        x = x + branches[-1]
+        streams.append(x)
+        branches.append(block.mlp(block.mlp_residual.norm(x)))
+        x = x + branches[-1]
+        streams.append(x)
+    logits = model.lm_head(model.model.norm(x))
+    loss = cross_entropy(logits.flatten(0, 1), inputs["shift_labels"].flatten())
+    return streams, branches, logits, loss
+
+
+def test_every_metric_of_pre_norm_against_the_formula_written_out():
+    model, inputs = build(), batch()
+    rows = wide(measure(model, inputs))
+    streams, branches, logits, loss = by_hand(model, inputs)
+    stream_gradients = torch.autograd.grad(loss, streams, retain_graph=True)
+    branch_gradients = torch.autograd.grad(loss, branches, retain_graph=True)
+    loss.backward()
+    rms = lambda x: x.double().square().mean().sqrt().item()  # noqa: E731
+    sites = [(layer, sublayer) for layer in range(3) for sublayer in ("attention", "mlp")]
+    assert rows[-1, "embedding", "stream_rms"] == pytest.approx(rms(streams[0]), rel=1e-5)
+    for i, site in enumerate(sites):
+        assert rows[*site, "stream_rms"] == pytest.approx(rms(streams[i + 1]), rel=1e-5)
+        assert rows[*site, "branch_rms"] == pytest.approx(rms(branches[i]), rel=1e-5)
+        assert rows[*site, "branch_ratio"] == pytest.approx(rms(branches[i]) / rms(streams[i]), rel=1e-5)
+        assert rows[*site, "write_ratio"] == pytest.approx(rms(branches[i]) / rms(streams[i]), rel=1e-4)
+        assert rows[*site, "norm_input_rms.norm"] == pytest.approx(rms(streams[i]), rel=1e-5)
+        cosine = torch.nn.functional.cosine_similarity(branches[i], streams[i], dim=-1).mean().item()
+        assert rows[*site, "branch_cosine"] == pytest.approx(cosine, abs=1e-5)
+        assert rows[*site, "stream_gradient_rms"] == pytest.approx(rms(stream_gradients[i + 1]), rel=1e-4)
+        assert rows[*site, "branch_gradient_rms"] == pytest.approx(rms(branch_gradients[i]), rel=1e-4)
+        own = [p.grad for name, p in model.named_parameters() if place_of(name) == site]
+        assert rows[*site, "gradient_norm"] == pytest.approx(
+            torch.cat([g.flatten() for g in own]).norm().item(), rel=1e-4
+        )
+    down = model.model.layers[1].mlp.down_proj.weight.grad
+    assert rows[1, "mlp", "gradient_norm.down_proj"] == pytest.approx(down.norm().item(), rel=1e-4)
+    assert rows[1, "mlp", "gradient_rms.down_proj"] == pytest.approx(rms(down), rel=1e-4)
+    everything = torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item()
+    assert rows[-1, "model", "gradient_norm"] == pytest.approx(everything, rel=1e-4)
+    log_z = logits.double().exp().sum(-1).log()
+    assert rows[-1, "model", "log_z_mean"] == pytest.approx(log_z.mean().item(), rel=1e-5)
+    assert rows[-1, "model", "log_z_max"] == pytest.approx(log_z.max().item(), rel=1e-5)
+    assert rows[-1, "model", "logit_mean"] == pytest.approx(logits.mean().item(), abs=1e-5)
+    assert rows[-1, "model", "probe_loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_attention_logits_are_those_of_the_eager_weights():
+    """The weights that transformers' eager attention returns have the entropies that are measured."""
+    model, inputs = build(num_key_value_heads=1), batch(time=20)
+    rows = wide(measure(model, inputs))
+    model.set_attn_implementation("eager")
+    weights = model(**inputs, output_attentions=True).attentions
+    for layer, w in enumerate(weights):
+        late = w.double()[:, :, 8:]
+        entropy = -(late * late.clamp(min=1e-300).log()).sum(-1)
+        assert rows[layer, "attention", "attention_entropy"] == pytest.approx(entropy.mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"two_norms"}))
+def test_every_kind_is_measured_and_left_as_it_was(kind):
+    model, inputs = build(kind, num_hidden_layers=2), batch()
+    model.train()
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    expected = reference_states(model, inputs)
+    rows = wide(measure(model, inputs, expected))
+    assert rows[-1, "model", "accumulated_update"] == 0
+    assert all(value == value for value in rows.values())
+    for layer in range(2):
+        for sublayer in ("attention", "mlp"):
+            assert {"stream_rms", "branch_ratio", "stream_gradient_rms", "token_similarity"} <= {
+                metric for at, of, metric in rows if (at, of) == (layer, sublayer)
+            }
+    assert model.training
+    assert all("step" not in vars(connection) for connection in connections(model))
+    assert all(p.grad is None for p in model.parameters())
+    assert model.config._attn_implementation == "sdpa"
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    # The streams are what the model itself shows.
+    with torch.no_grad():
+        hidden = model.eval()(inputs["input_ids"], output_hidden_states=True, use_cache=False).hidden_states
+    assert rows[-1, "embedding", "stream_rms"] == pytest.approx(hidden[0].square().mean().sqrt().item(), rel=1e-4)
+    assert rows[0, "mlp", "stream_rms"] == pytest.approx(hidden[1].square().mean().sqrt().item(), rel=1e-4)
+
+
+def test_a_model_in_autocast_and_compiled_is_measured_in_float32_and_plain():
+    model, inputs = build("post*1,highway*1,hyper*1"), batch()
+    plain = measure(model, inputs)
+    for block in model.model.layers:
+        block.compile(backend="eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        model(**inputs, use_cache=False)
+        assert measure(model, inputs) == plain
+
+
+def test_update_to_weight_is_that_of_a_step_of_gradient_descent():
+    """One step of plain SGD moves each weight by rate times gradient."""
+    model, inputs = build(), batch()
+    before = snapshot(model)
+    model(**inputs, use_cache=False).loss.backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    rows = wide(updates(before, model))
+    weight = "model.layers.2.mlp.down_proj.weight"
+    gradient = model.get_parameter(weight).grad
+    expected = (0.1 * gradient.norm() / before[weight].norm()).item()
+    assert rows[2, "mlp", "update_to_weight.down_proj"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_accumulated_update_is_the_rms_of_the_change_of_the_final_states():
+    model, inputs = build(), batch()
+    start = copy.deepcopy(model)
+    reference = reference_states(model, inputs)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1.01)
+        now, then = (m.model(inputs["input_ids"], use_cache=False).last_hidden_state for m in (model, start))
+    rows = wide(measure(model, inputs, reference, gradients=False))
+    expected = (now - then).double().square().mean().sqrt().item()
+    assert rows[-1, "model", "accumulated_update"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_internals_of_gates_scales_and_dense_weights():
+    model, inputs = build("highway*1,denseformer*1,rezero*1"), batch()
+    rows = wide(measure(model, inputs))
+    first = model.model.layers[0].attention_residual.transform
+    gate = torch.sigmoid(model.model.embed_tokens(inputs["input_ids"]) @ first.weight.T + first.bias)
+    assert rows[0, "attention", "internal.gate.mean"] == pytest.approx(gate.mean().item(), rel=1e-5)
+    saturated = ((gate < 0.05) | (gate > 0.95)).double().mean().item()
+    assert rows[0, "attention", "internal.gate.saturated"] == pytest.approx(saturated, abs=1e-6)
+    dense = model.model.layers[1].mlp_residual.a
+    assert [rows[1, "mlp", f"internal.a[{j}]"] for j in range(2)] == pytest.approx(dense.tolist())
+    assert rows[2, "attention", "internal.a"] == pytest.approx(model.model.layers[2].attention_residual.a.item())
+
+
+def test_composite_gain_of_stream_mixing_is_the_product_of_the_matrices():
+    """Static hyper-connections: H' = A^T H at each site, so the composite is the product of all A^T."""
+    model, inputs = build("hyper(n=3, dynamic=false)"), batch()
+    rows = wide(measure(model, inputs))
+    product = torch.eye(3, dtype=torch.float64)
+    for connection in connections(model):
+        product = connection.alpha.detach()[:, 1:].double().T @ product
+    gain = product.abs().sum(1).max().item()
+    assert rows[2, "mlp", "composite_gain.forward"] == pytest.approx(gain, rel=1e-4)
+    assert rows[2, "mlp", "composite_gain.backward"] == pytest.approx(product.abs().sum(0).max().item(), rel=1e-4)
+
+
+def test_the_gradient_of_a_state_of_several_streams_is_that_of_what_was_written():
+    model, inputs = build("hyper(n=2)"), batch()
+    rows = wide(measure(model, inputs))
+    for layer in range(2):
+        site = (layer, "mlp")
+        assert rows[*site, "stream_gradient_rms"] == rows[*site, "branch_gradient_rms"] > 0

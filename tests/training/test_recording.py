@@ -1,0 +1,79 @@
+"""The instruments of a run: what they leave behind, and that they change nothing else."""
+
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+
+TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+FLAGS = ("--model.residual", "highway*1,hyper(n=2)*1", "--train.micro_batch_size", "4", "--train.record_every", "2")
+
+
+def layers(train, run) -> pd.DataFrame:
+    return pd.read_parquet(train.folder / run / "layers.parquet")
+
+
+@pytest.fixture(scope="module")
+def recorded(train):
+    result = train("recorded", *FLAGS)
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def test_a_run_records_the_stream_and_shows_it(train, recorded):
+    table = layers(train, "recorded")
+    assert list(table.columns) == ["step", "layer", "sublayer", "metric", "value"]
+    assert sorted(table[table.metric == "stream_rms"].step.unique()) == [0, 2, 4, 6, 8]
+    assert sorted(table[table.metric == "train_loss"].step) == list(range(1, 9))
+    assert not table.duplicated(["step", "layer", "sublayer", "metric"]).any()
+    logged = {line["step"]: line for line in train.metrics("recorded") if "loss" in line}
+    losses = table[table.metric == "train_loss"].set_index("step").value
+    assert losses[8] == logged[8]["loss"]
+    assert logged[8]["layers/accumulated_update"] > 0
+    page = (train.folder / "recorded" / "report.html").read_text()
+    assert "report.html" in recorded.stdout
+    assert 'id="stream_rms"' in page
+    assert "http://" not in page.split("<script>")[0]
+    assert train.summary("recorded")["end_state"] in ("ok", "stuck")
+
+
+def test_recording_changes_no_weight(train, recorded):
+    assert train("unrecorded", *FLAGS[:-1], "0").returncode == 0
+    one, two = (train.folder / run / "model" / "model.safetensors" for run in ("recorded", "unrecorded"))
+    assert one.read_bytes() == two.read_bytes()
+    assert not (train.folder / "unrecorded" / "report.html").exists()
+
+
+def test_a_resumed_run_records_what_a_whole_one_does(train, recorded):
+    shutil.copytree(train.folder / "recorded", train.folder / "rerecorded")
+    for gone in ("checkpoints/step-00000008", "model"):
+        shutil.rmtree(train.folder / "rerecorded" / gone)
+    assert train("rerecorded", *FLAGS).returncode == 0
+    pd.testing.assert_frame_equal(layers(train, "recorded"), layers(train, "rerecorded"))
+    for key in ("end_state", "spikes", "clip_rate", "initial_loss"):
+        assert train.summary("recorded")[key] == train.summary("rerecorded")[key]
+
+
+def test_two_processes_record_what_one_does(train, recorded):
+    assert train("recorded-by-two", *FLAGS, launcher=TWO).returncode == 0
+    one, two = layers(train, "recorded"), layers(train, "recorded-by-two")
+    places = ["step", "layer", "sublayer", "metric"]
+    pd.testing.assert_frame_equal(one[places], two[places])
+    start = one.step == 0
+    # Not bit for bit: each process has half the threads.
+    assert two[start].value.to_numpy() == pytest.approx(one[start].value.to_numpy(), rel=1e-4, abs=1e-6)
+    # After the first step gradients were summed in another order; ratios of what is almost 0 are left out.
+    assert two.value.to_numpy() == pytest.approx(one.value.to_numpy(), rel=1e-2, abs=1e-4)
+
+
+def test_a_diverging_run_keeps_its_history_up_to_the_last_step(train):
+    flags = ("--optimizer.name", "sgd", "--optimizer.learning_rate", "1e3", "--optimizer.max_grad_norm", "0",
+             "--train.max_steps", "60", "--schedule.warmup_steps", "10")  # fmt: skip
+    result = train("exploding", *FLAGS, *flags)
+    assert result.returncode == 3, result.stderr
+    summary, table = train.summary("exploding"), layers(train, "exploding")
+    assert summary["end_state"] == "diverged"
+    assert summary["divergence_step"] == summary["step"] > 2
+    assert sorted(table[table.metric == "train_gradient_norm"].step) == list(range(1, summary["step"] + 1))
+    assert "ended diverged" in (train.folder / "exploding" / "report.html").read_text()
