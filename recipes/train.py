@@ -18,8 +18,8 @@ from resformer.training.records import Recorder
 from resformer.training.step import train_step
 
 
-def main() -> int:
-    config = parse_arguments()
+def main(arguments: list[str] | None = None) -> int:
+    config = parse_arguments(arguments)
     train = config.train
     accelerator = make_accelerator(config.run_dir, config.trackers)
     micro_batch_size = setup.micro_batch_size(config, accelerator)
@@ -56,7 +56,7 @@ def main() -> int:
     tokens_per_step = train.batch_size * config.data.sequence_length
     recorder = Recorder(folder / "metrics.jsonl", accelerator, progress.step, train.max_steps)
     interruption = Interruption()
-    status, loss, val_loss, clock = "completed", None, None, time.perf_counter() - progress.seconds
+    status, code, loss, val_loss, clock = "completed", 0, None, None, time.perf_counter() - progress.seconds
 
     model.train()
     step, tokens = progress.step, progress.step * tokens_per_step
@@ -93,7 +93,7 @@ def main() -> int:
     recorder.close()
     finishing.finish(status, config, model, corpus, progress, accelerator, loss, val_loss)
     accelerator.end_training()
-    return {"completed": 0, "diverged": 3}.get(status) or code
+    return 3 if status == "diverged" else code
 
 
 if __name__ == "__main__":

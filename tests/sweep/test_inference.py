@@ -8,7 +8,7 @@ from resformer.sweep.inference import holm, minimum_detectable_difference, poiss
 
 
 def test_paired_t_equals_scipy():
-    a, b = np.random.default_rng(0).normal(size=(2, 5)) + [[0.3], [0]]
+    a, b = np.random.default_rng(0).normal([[0.3], [0.0]], 1.0, (2, 5))
     ours, theirs = t_estimate(a - b), stats.ttest_rel(a, b)
     interval = theirs.confidence_interval(0.95)
     assert (ours.p, ours.low, ours.high) == pytest.approx((theirs.pvalue, interval.low, interval.high))

@@ -1,5 +1,7 @@
 """The rule that may say better or worse, on simulated sweeps whose truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,11 +13,8 @@ ARMS = ["pre", "pre_again", "a", "b", "c", "d", "broken"]
 
 
 def rules(**changes) -> Rules:
-    options = dict(
-        arms=ARMS, points=POINTS, reference="pre", tuning_seeds=[100], reporting_seeds=[0, 1, 2], same="pre_again",
-        broken="broken", margin=0.002,
-    )  # fmt: skip
-    return Rules(**(options | changes))
+    plain = Rules(ARMS, POINTS, "pre", [100], [0, 1, 2], same="pre_again", broken="broken", margin=0.002)
+    return replace(plain, **changes)
 
 
 def simulated(seed: int, effects: dict[str, float] | None = None, sd: float = 0.02, rates=RATES) -> list[Result]:
