@@ -121,7 +121,9 @@ class SweepConfig:
             if len(set(seeds)) < len(seeds) or min(seeds) < 0:
                 raise ValueError(f"seeds.{role}: {seeds} must be different and not negative")
         if both := set(self.seeds.tuning) & set(self.seeds.reporting):
-            raise ValueError(f"seeds: {sorted(both)} stand under tuning and reporting; a seed that chose is not reported")
+            raise ValueError(
+                f"seeds: {sorted(both)} stand under tuning and reporting; a seed that chose is not reported"
+            )
         rates = self.learning_rates.grid
         if not rates or min(rates) <= 0 or len(set(rates)) < len(rates):
             raise ValueError(f"learning_rates.grid: {rates} must be different rates above 0")
@@ -174,7 +176,9 @@ def parse_sweep(argv: list[str] | None = None) -> SweepConfig:
 
 def refuse_repeated_keys(file: Path) -> None:
     """YAML keeps the last of two equal keys and says nothing. Raises ValueError, which names key and lines."""
-    pending: list[tuple[str, yaml.Node | None]] = [("", yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader))]
+    pending: list[tuple[str, yaml.Node | None]] = [
+        ("", yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader))
+    ]
     while pending:
         path, node = pending.pop()
         if isinstance(node, yaml.MappingNode):

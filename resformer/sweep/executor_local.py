@@ -40,17 +40,27 @@ class _Worker:
             os.killpg(self.process.pid, number)
 
 
+def local_slots(config: ExecutorConfig) -> int:
+    """As many trials as devices allow, or, where there are none, cores.
+
+    Raises:
+        ValueError: if a single trial needs more devices than there are.
+    """
+    present, needed = torch.accelerator.device_count(), config.processes * (config.devices or 1)
+    if present and needed > present:
+        raise ValueError(f"executor: a trial needs {needed} accelerators and this machine has {present}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return present // needed if present else max(1, cores // (config.threads * config.processes))
+
+
 class LocalExecutor:
     def __init__(self, config: ExecutorConfig):
         self.config = config
-        present = torch.accelerator.device_count()
-        needed = config.processes * (config.devices or 1)
-        if present and needed > present:
-            raise ValueError(f"executor: a trial needs {needed} accelerators and this machine has {present}")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        most = present // needed if present else max(1, cores // (config.threads * config.processes))
+        most, needed = local_slots(config), config.processes * (config.devices or 1)
         self.slots = config.workers or most
-        groups = [",".join(map(str, range(i * needed, (i + 1) * needed))) for i in range(most)] if present else [None]
+        groups: list[str | None] = [None]
+        if torch.accelerator.is_available():
+            groups = [",".join(map(str, range(i * needed, (i + 1) * needed))) for i in range(most)]
         self.devices = [groups[i % len(groups)] for i in range(self.slots)]
         self.workers: list[_Worker] = []
 

@@ -32,7 +32,8 @@ def t_estimate(values: ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
     data = np.asarray(values, float)
     n, mean = len(data), float(data.mean()) if len(data) else float("nan")
     if n < 2:
-        return Estimate(mean, *[float("nan")] * 4, n)
+        nan = float("nan")
+        return Estimate(mean, nan, nan, nan, nan, n)
     sd = float(data.std(ddof=1))
     if sd == 0:  # bit-equal runs
         return Estimate(mean, mean, mean, 0.0, 1.0 if mean == 0 else 0.0, n)

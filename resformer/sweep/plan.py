@@ -76,9 +76,7 @@ def _tuned_rates(
         counted = [arm for arm in counted if not any(t in given_up for t in _trials([arm], point, rates, seeds))]
 
 
-def _best(
-    arm: str, point: str, rates: list[float], seeds: list[int], done: dict[Trial, Result]
-) -> tuple[int, bool]:
+def _best(arm: str, point: str, rates: list[float], seeds: list[int], done: dict[Trial, Result]) -> tuple[int, bool]:
     """Index of the best rate, and whether any run there trained."""
     cells = [[done[Trial(arm, point, rate, seed)] for seed in seeds] for rate in rates]
     losses = np.array([[cell.val_loss for cell in row] for row in cells])

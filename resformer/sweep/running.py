@@ -124,9 +124,7 @@ def make_job(sweep: Sweep, trial: Trial, program: str) -> Job:
     file = folder / TRIAL_FILE
     if not file.exists():
         write_yaml(file, sweep.run_config(trial))
-    return Job(
-        trial.name, str(folder), program, ("--config", str(file)), executor.processes, executor.threads
-    )
+    return Job(trial.name, str(folder), program, ("--config", str(file)), executor.processes, executor.threads)
 
 
 def _settle(state: State, ended: Ended) -> None:

@@ -16,11 +16,10 @@ from .analysis import Rules
 from .config import SweepConfig, flat
 
 # Said elsewhere in a sweep, so that every arm gets the same.
-_ELSEWHERE = {"optimizer.learning_rate": "learning_rates.grid", "run_dir": "sweep_dir", "resume": "nothing"} | {
-    key: "seeds" for key in ("seed", "init_seed", "data_seed", "dropout_seed")
-}
-# The A/A arm's initial weights and dropout are its own (the data's order is shared, as between any two arms): a bit-equal
-# copy would come out null whatever the noise.
+_ELSEWHERE = {"optimizer.learning_rate": "learning_rates.grid", "run_dir": "sweep_dir", "resume": "nothing"}
+_ELSEWHERE |= dict.fromkeys(("seed", "init_seed", "data_seed", "dropout_seed"), "seeds")
+# The A/A arm's initial weights and dropout are its own (the data's order is shared, as between any two arms): a
+# bit-equal copy would come out null whatever the noise.
 _SAME_ARM_SEED = 500_000
 
 
@@ -56,7 +55,11 @@ class Sweep:
         self.base = {"train.log_every": 1, "train.keep_checkpoints": 1} | flat(config.base)
         self.because = {arm: str(keys["because"]) for arm, keys in config.arms.items() if "because" in keys}
         self.arms = {arm: {k: v for k, v in flat(keys).items() if k != "because"} for arm, keys in config.arms.items()}
-        for place, keys in [("base", self.base), *((f"arms.{n}", k) for n, k in self.arms.items()), ("grid", config.grid)]:
+        for place, keys in [
+            ("base", self.base),
+            *((f"arms.{n}", k) for n, k in self.arms.items()),
+            ("grid", config.grid),
+        ]:
             for key in keys:
                 if key in _ELSEWHERE:
                     raise ValueError(f"{place}: {key} is set by the sweep, see {_ELSEWHERE[key]}")
@@ -72,17 +75,19 @@ class Sweep:
         controls = config.controls
         for label in self.points:
             if any(p == label for _, p in self.runs) and (controls.reference, label) not in self.runs:
-                raise ValueError(f"exclude: the reference {controls.reference!r} is left out at {label or 'all points'}")
+                raise ValueError(
+                    f"exclude: the reference {controls.reference!r} is left out at {label or 'all points'}"
+                )
 
     def arms_at(self, point: str) -> list[str]:
         return [arm for arm, label in self.runs if label == point]
 
     def rules(self) -> Rules:
-        config, controls, statistics = self.config, self.config.controls, self.config.statistics
+        config, controls, chosen = self.config, self.config.controls, self.config.statistics
         at = [label for label in self.points if self._matches(controls.broken_at, "", label)]
         return Rules(
             list(self.arms), list(self.points), controls.reference, config.seeds.tuning, config.seeds.reporting,
-            controls.same, controls.broken, at, statistics.margin, statistics.delta, statistics.window, statistics.alpha,
+            controls.same, controls.broken, at, chosen.margin, chosen.delta, chosen.window, chosen.alpha,
         )  # fmt: skip
 
     def run_dir(self, trial: Trial) -> Path:

@@ -96,6 +96,7 @@ def _program(file: str) -> Callable[[list[str]], int]:
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(Path(file).parent))
     spec.loader.exec_module(module)
+    gc.freeze()  # what was imported stays: the collection after each trial need not look at it
     main: Callable[[list[str]], int] = module.main
     return main
 
