@@ -117,7 +117,7 @@ def largest_stable_rate(
         The rate, or none where not even the best one is stable.
     """
     values = np.asarray(losses, float)
-    failed = np.asarray(~np.isfinite(values) | (values >= initial) if diverged is None else diverged, bool)
+    failed = np.asarray(~(np.isfinite(values) & np.less(values, initial)) if diverged is None else diverged, bool)
     mean = clip_losses(values, initial).mean(1)
     stable = ~failed.any(1) & (mean <= mean.min() + delta)
     return float(np.asarray(rates, float)[stable].max()) if stable.any() else None
@@ -136,7 +136,7 @@ def depth_limit(depths: ArrayLike, trained: ArrayLike) -> int | None:
         trained: [depths] or [depths, seeds] of bool.
     """
     order = np.argsort(np.asarray(depths))
-    every = np.asarray(trained, bool).reshape(len(order), -1).all(axis=1)[order]
+    every = np.all(np.asarray(trained, bool).reshape(len(order), -1), axis=1)[order]
     reached = int(np.cumprod(every).sum())
     return int(np.asarray(depths)[order[reached - 1]]) if reached else None
 

@@ -1,7 +1,9 @@
 """What an arm costs and in what it differs from the reference besides its residual connection."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -26,6 +28,29 @@ class Ledger:
     non_embedding: int
     flops_per_token: int
     tokens: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The ledger of each arm at each point, and each arm's differences from the reference."""
+
+    ledgers: dict[tuple[str, str], Ledger]
+    differences: dict[str, list[str]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For plan.json."""
+        ledgers = [{"arm": arm, "point": point} | asdict(entry) for (arm, point), entry in self.ledgers.items()]
+        return {"ledgers": ledgers, "differences": self.differences}
+
+
+def make_plan(sweep: Sweep, data: Mapping[tuple[str, str], Corpus]) -> Plan:
+    """What is known before the first run. Differences are taken at the first point that an arm has."""
+    others = [arm for arm in sweep.arms if arm != sweep.config.controls.reference]
+    first = {arm: next(point for point in sweep.points if (arm, point) in sweep.runs) for arm in others}
+    return Plan(
+        {key: ledger(run, data[key]) for key, run in sweep.runs.items()},
+        {arm: differences(sweep, arm, point, data[arm, point]) for arm, point in first.items()},
+    )
 
 
 def corpora(sweep: Sweep, show_progress: bool = False) -> dict[tuple[str, str], Corpus]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..data import Corpus
 from .analysis import analyse
-from .ledgers import Ledger, differences, ledger, seconds_per_step
+from .ledgers import Plan, seconds_per_step
 from .plan import bounds
 from .running import State, overview
 from .trials import Sweep, Trial
@@ -26,32 +26,29 @@ def on_a_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def print_plan(sweep: Sweep, data: Mapping[tuple[str, str], Corpus], state: State) -> None:
+def print_plan(sweep: Sweep, data: Mapping[tuple[str, str], Corpus], state: State, plan: Plan) -> None:
     """Trials, cost, ledgers, and every difference between arms that is not the residual connection."""
     console, config = _console(), sweep.config
-    ledgers = {key: ledger(run, data[key]) for key, run in sweep.runs.items()}
     few, many = bounds(sweep)
     console.print(
         f"{sweep.folder}: {len(sweep.arms)} arms x {len(sweep.points)} points x {len(config.learning_rates.grid)} "
         f"learning rates; {few} to {many} trials, {len(state.outcomes)} finished"
     )
-    seconds, how = _cost(sweep, data, ledgers, state)
+    seconds, how = _cost(sweep, data, plan, state)
     low, high = (_duration(number * seconds / _slots(sweep)) for number in (few, many))
     console.print(f"cost: about {low} to {high}, {_slots(sweep)} trials at once ({how})")
 
     table = Table("arm", "point", "parameters", "non-embedding", "FLOPs/token", "tokens/run", box=None)
-    for (arm, point), entry in ledgers.items():
+    for (arm, point), entry in plan.ledgers.items():
         table.add_row(
             arm, point, f"{entry.parameters:,}", f"{entry.non_embedding:,}", f"{entry.flops_per_token:,}",
             f"{entry.tokens:,}",
         )  # fmt: skip
     console.print(table)
     console.print(f"\ndifferences from {config.controls.reference!r} that are not the residual connection:")
-    for arm in (arm for arm in sweep.arms if arm != config.controls.reference):
-        point = next(point for point in sweep.points if (arm, point) in sweep.runs)
-        lines = differences(sweep, arm, point, data[arm, point]) or ["none"]
+    for arm, lines in plan.differences.items():
         because = f" (because: {sweep.because[arm]})" if arm in sweep.because else ""
-        console.print(f"  {arm}{because}: " + "; ".join(lines), markup=False)
+        console.print(f"  {arm}{because}: " + ("; ".join(lines) or "none"), markup=False)
     console.print()
 
 
@@ -121,13 +118,12 @@ def _mean_seconds(state: State) -> float | None:
     return mean(mean(known.get((t.arm, t.point), [overall])) for t in left) if left else 0.0
 
 
-def _cost(
-    sweep: Sweep, data: Mapping[tuple[str, str], Corpus], ledgers: Mapping[tuple[str, str], Ledger], state: State
-) -> tuple[float, str]:
+def _cost(sweep: Sweep, data: Mapping[tuple[str, str], Corpus], plan: Plan, state: State) -> tuple[float, str]:
     """Expected seconds of a trial, and what they were read off."""
     if state.outcomes:
         return mean(outcome.wall_seconds for outcome in state.outcomes.values()), "from the finished trials"
-    ordered = sorted(ledgers, key=lambda key: ledgers[key].flops_per_token * ledgers[key].tokens)
+    costs = {key: entry.flops_per_token * entry.tokens for key, entry in plan.ledgers.items()}
+    ordered = sorted(costs, key=lambda key: costs[key])
     total = 0.0
     ends = [ordered[0], ordered[-1]] if len(ordered) > 1 else ordered
     for key in ends:

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[2]
-WORDS = "the quick brown fox jumps over a lazy dog while seven wizards mix bold potions for queen jade".split()
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards"]
 
 # Writes what a run writes. An arm's weight_decay says how it behaves: 0.5 dies hard, 0.6 dies once, 0.7 diverges,
 # 0.8 refuses.
@@ -41,13 +41,16 @@ def main(arguments=None):
             return 143
     noise = random.Random(f"{config.init_seed} {config.model.residual} {config.model.num_hidden_layers}").gauss(0, 1e-3)
     loss = 2 + 0.3 * (math.log10(rate) + 2.5) ** 2 + noise + {"post": 0.5, "plain": 5.0}.get(config.model.residual, 0)
-    lines = [{"step": s, "tokens": 64 * s, "loss": 5.5 + (loss - 5.5) * s / 4, "tokens_per_second": 640.0} for s in (1, 2, 3, 4)]
+    lines = [{"step": s, "tokens": 64 * s, "loss": 5.5 + (loss - 5.5) * s / 4} for s in range(1, 5)]
+    for line in lines[1:]:
+        line["tokens_per_second"] = 640.0 + config.model.num_hidden_layers
     if kind == 0.7:
         lines, loss = lines[:2], None
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\\n" for line in lines))
     write_json(folder / "summary.json", {
         "status": "diverged" if loss is None else "completed", "step": len(lines), "tokens": 64 * len(lines),
-        "val_loss": loss, "unigram_entropy": 3.3, "wall_seconds": 0.1, "parameters": 100, "residual": config.model.residual,
+        "val_loss": loss, "unigram_entropy": 3.3, "wall_seconds": 0.1, "parameters": 100,
+        "residual": config.model.residual,
         "floating_point_operations": 1e6, "data_source": "t", "data_fingerprint": "f", "device": "d",
     })
     return 3 if loss is None else 0
@@ -57,12 +60,13 @@ def main(arguments=None):
 def definition(folder: Path, **changes) -> dict:
     text = folder / "text.txt"
     if not text.exists():
-        text.write_text("".join(f"{WORDS[i * i % 18]} {WORDS[i * 7 % 18]}.\n" for i in range(2000)))
+        text.write_text("".join(f"{WORDS[i * i % 12]} {WORDS[i * 7 % 12]}.\n" for i in range(2000)))
     whole = {
         "sweep_dir": str(folder / "sweep"),
         "base": {
             "model": {"hidden_size": 32, "num_hidden_layers": 1},
-            "data": {"source": str(text), "cache_dir": str(folder / "cache"), "tokenizer": "bytes", "sequence_length": 32},
+            "data.source": str(text), "data.cache_dir": str(folder / "cache"), "data.tokenizer": "bytes",
+            "data.sequence_length": 32,
             "train": {"max_steps": 4, "batch_size": 2},
         },
         "arms": {
@@ -84,8 +88,11 @@ def command(folder: Path, whole: dict, *flags: str, program: str | None = None) 
     file, quick = folder / "sweep.yaml", folder / "quick.py"
     file.write_text(yaml.safe_dump(whole, sort_keys=False))
     quick.write_text(PROGRAM)
-    start = f"import sys; sys.path.insert(0, {str(ROOT / 'recipes')!r}); import sweep; sweep.PROGRAM = {program or str(quick)!r}; "
-    start += "from resformer.training.launch import run_program; run_program(sweep.main)"
+    start = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'recipes')!r}); import sweep; "
+        f"sweep.PROGRAM = {program or str(quick)!r}; "
+        "from resformer.training.launch import run_program; run_program(sweep.main)"
+    )
     return [sys.executable, "-c", start, "--config", str(file), *flags]
 
 
