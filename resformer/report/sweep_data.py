@@ -142,8 +142,8 @@ class SweepReport:
         lines = []
         for row in self.analysis.rows:
             for outcome in self.outcomes(row.arm, row.point, row.optimum.rate, list(self.sweep.config.seeds.reporting)):
-                found = outcome.summary.get("spikes")
-                for kind in ("loss", "grad_norm") if isinstance(found, dict) else ():
+                found = outcome.summary.get("spikes") or {}
+                for kind in ("loss", "grad_norm"):
                     for event in found.get(kind, []):
                         lines.append({
                             "arm": row.arm, "point": row.point, "seed": outcome.trial.seed, "kind": kind,

@@ -34,7 +34,8 @@ def loss_over_learning_rate(report: SweepReport) -> alt.VConcatChart | None:
     curve = _curve(runs)
     levels = _levels(report, runs)
     failures = _failures(runs)
-    x = alt.X("learning_rate:Q", scale=alt.Scale(type="log"), title="peak learning rate", axis=alt.Axis(format="~e"))
+    axis = alt.Axis(values=sorted(set(runs.learning_rate)), format="~e", labelOverlap="greedy")
+    x = alt.X("learning_rate:Q", scale=alt.Scale(type="log", padding=12), title="peak learning rate", axis=axis)
     y = alt.Y("loss:Q", scale=alt.Scale(zero=False), title="held-out loss, nats per token (clipped)")
     colour = _colour(report)
     few = int(curve.seeds.max()) < 5
@@ -72,7 +73,7 @@ def loss_over_learning_rate(report: SweepReport) -> alt.VConcatChart | None:
 
 
 def ladder(report: SweepReport) -> alt.VConcatChart | None:
-    """F2. Sensitivity, headroom and best loss over depth; best losses with the paired interval against the reference."""
+    """F2. Sensitivity, headroom and best loss over depth; the loss with the paired interval against the reference."""
     table = report.verdicts
     if report.depth is None or table.empty:
         return None
@@ -80,9 +81,15 @@ def ladder(report: SweepReport) -> alt.VConcatChart | None:
     table = table.assign(depth=[report.sweep.points[point][report.depth] for point in table.point])
     half = (table.difference_high - table.difference_low) / 2
     table = table.assign(half=half, low=table.loss - half, high=table.loss + half)
-    x = alt.X("depth:Q", scale=alt.Scale(type="log", base=2), title=name, axis=alt.Axis(values=sorted(set(table.depth))))
+    x = alt.X(
+        "depth:Q", scale=alt.Scale(type="log", base=2), title=name, axis=alt.Axis(values=sorted(set(table.depth)))
+    )
     panels = []
-    for column, title in (("S", "sensitivity S, nats"), ("headroom", "headroom H, decades"), ("loss", "best loss, nats")):
+    for column, title in (
+        ("S", "sensitivity S, nats"),
+        ("headroom", "headroom H, decades"),
+        ("loss", "best loss, nats"),
+    ):
         y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=column != "loss"))
         chart = alt.Chart(table).encode(x=x, color=_colour(report))
         layers = [
@@ -217,18 +224,22 @@ def _dash(report: SweepReport) -> alt.StrokeDash:
     """The A/A arm is dashed, that it may be told from the reference it lies on."""
     arms, same = list(report.sweep.arms), report.sweep.config.controls.same
     scale = alt.Scale(domain=arms, range=[[4, 3] if arm == same else [1, 0] for arm in arms])
-    return alt.StrokeDash("arm:N", scale=scale, legend=None)
+    return alt.StrokeDash("arm:N", scale=scale, title="variant")
 
 
-def _filtered(chart: alt.LayerChart) -> alt.LayerChart:
-    known = "!isDefined(datum.arm) || indexof(shown_arms, datum.arm) >= 0"
-    return chart.transform_filter(known)
+def _filtered(chart: alt.LayerChart | alt.FacetChart) -> alt.LayerChart | alt.FacetChart:
+    for column in ("arm", "point"):
+        chart = chart.transform_filter(f"!isDefined(datum.{column}) || indexof(shown_{column}s, datum.{column}) >= 0")
+    return chart
 
 
 def _titled(report: SweepReport, chart: alt.VConcatChart, title: str, caption: str) -> alt.VConcatChart:
-    shown = alt.param(name="shown_arms", value=list(report.sweep.arms))
+    shown = [
+        alt.param(name="shown_arms", value=list(report.sweep.arms)),
+        alt.param(name="shown_points", value=list(report.sweep.points)),
+    ]
     text = alt.TitleParams(title, subtitle=_wrapped(caption), anchor="start", subtitleColor="#555")
-    return chart.add_params(shown).properties(title=text)
+    return chart.add_params(*shown).properties(title=text)
 
 
 def _wrapped(text: str, width: int = 150) -> list[str]:
