@@ -35,7 +35,9 @@ def loss_over_learning_rate(report: SweepReport) -> alt.VConcatChart | None:
     levels = _levels(report, runs)
     failures = _failures(runs)
     axis = alt.Axis(values=sorted(set(runs.learning_rate)), format="~e", labelOverlap="greedy")
-    x = alt.X("learning_rate:Q", scale=alt.Scale(type="log", padding=12), title="peak learning rate", axis=axis)
+    x = alt.X(
+        "learning_rate:Q", scale=alt.Scale(type="log", padding=12, nice=False), title="peak learning rate", axis=axis
+    )
     y = alt.Y("loss:Q", scale=alt.Scale(zero=False), title="held-out loss, nats per token (clipped)")
     colour = _colour(report)
     few = int(curve.seeds.max()) < 5
@@ -217,7 +219,9 @@ def _run_label(frame: pd.DataFrame) -> list[str]:
 
 
 def _colour(report: SweepReport) -> alt.Color:
-    return alt.Color("arm:N", scale=colours(list(report.sweep.arms)), title="variant")
+    return alt.Color(
+        "arm:N", scale=colours(list(report.sweep.arms)), title="variant", legend=alt.Legend(symbolOpacity=1)
+    )
 
 
 def _dash(report: SweepReport) -> alt.StrokeDash:
