@@ -46,24 +46,24 @@ def loss_over_learning_rate(report: SweepReport) -> alt.VConcatChart | None:
         base = [frame[frame.point == point] for frame in (curve, runs, failures, levels)]
         if base[0].empty:
             continue
-        lines = alt.Chart(base[0])
+        lines = _chart(base[0])
         layers = [
             lines.mark_area(opacity=0.06).encode(x=x, y=y, y2="best:Q", color=colour),
             lines.mark_line().encode(x=x, y=y, color=colour, strokeDash=_dash(report)),
             lines.mark_rule().encode(x=x, y="low:Q", y2="high:Q", color=colour),
-            alt.Chart(base[1]).mark_point(size=28, opacity=0.75).encode(
+            _chart(base[1]).mark_point(size=28, opacity=0.75).encode(
                 x=x, y=y, color=colour, shape=alt.Shape("role:N", title="seed"),
                 tooltip=["arm", "point", "learning_rate", "seed", "role", "end_state", "val_loss", "folder"],
             ),
-            alt.Chart(base[2]).mark_text(dy=-9, fontSize=10, fontWeight="bold").encode(
+            _chart(base[2]).mark_text(dy=-9, fontSize=10, fontWeight="bold").encode(
                 x=x, y=y, color=colour, text="text:N", tooltip=["arm", "learning_rate", "text"]
             ),
-            alt.Chart(base[3]).mark_rule(strokeDash=[4, 4], color="#777").encode(y="loss:Q", tooltip=["what", "loss"]),
-            alt.Chart(base[3]).mark_text(align="left", dx=4, dy=-5, color="#555", fontSize=10).encode(
+            _chart(base[3]).mark_rule(strokeDash=[4, 4], color="#777").encode(y="loss:Q", tooltip=["what", "loss"]),
+            _chart(base[3]).mark_text(align="left", dx=4, dy=-5, color="#555", fontSize=10).encode(
                 y="loss:Q", x=alt.value(0), text="what:N"
             ),
         ]  # fmt: skip
-        panels.append(_filtered(alt.layer(*layers)).properties(width=_WIDTH, height=_HEIGHT, title=point or "all runs"))
+        panels.append(alt.layer(*layers).properties(width=_WIDTH, height=_HEIGHT, title=point or "all runs"))
     whiskers = "smallest and largest" if few else "95 % t intervals"
     seeds = f"{curve.seeds.min()} to {curve.seeds.max()}" if curve.seeds.nunique() > 1 else str(curve.seeds.max())
     caption = (
@@ -93,7 +93,7 @@ def ladder(report: SweepReport) -> alt.VConcatChart | None:
         ("loss", "best loss, nats"),
     ):
         y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=column != "loss"))
-        chart = alt.Chart(table).encode(x=x, color=_colour(report))
+        chart = _chart(table).encode(x=x, color=_colour(report))
         layers = [
             chart.mark_line(point=True).encode(
                 y=y, strokeDash=_dash(report), tooltip=["arm", "point", column, "verdict", "end_states"]
@@ -101,7 +101,7 @@ def ladder(report: SweepReport) -> alt.VConcatChart | None:
         ]
         if column == "loss":
             layers.append(chart.mark_rule().encode(y="low:Q", y2="high:Q"))
-        panels.append(_filtered(alt.layer(*layers)).properties(width=220, height=_HEIGHT))
+        panels.append(alt.layer(*layers).properties(width=220, height=_HEIGHT))
     caption = (
         "Bars of the best loss: half width of the 95 % interval of the paired difference from the reference. "
         + _conditions(report)
@@ -124,25 +124,25 @@ def spike_timeline(report: SweepReport) -> alt.VConcatChart | None:
     events = report.spikes.assign(run=_run_label(report.spikes))
     led = events[events.lead.notna()].assign(source=lambda frame: frame.step - frame.lead)
     y = alt.Y("run:N", title=None, sort=None, axis=alt.Axis(labelLimit=260))
-    bars = alt.Chart(lines).encode(y=y)
+    bars = _chart(lines).encode(y=y)
     layers = [
         bars.mark_bar(opacity=0.5, height=12).encode(
             x=alt.X("start:Q", title="step"), x2="steps:Q",
             color=alt.Color("clip_rate:Q", scale=alt.Scale(scheme="greys", domain=[0, 1]), title="share clipped"),
             tooltip=["arm", "point", "seed", "clip_rate", "end_state", "rate"],
         ),
-        alt.Chart(events).mark_tick(thickness=2, color="#D55E00").encode(
+        _chart(events).mark_tick(thickness=2, color="#D55E00").encode(
             x="step:Q", y=y, size=alt.Size("amplitude:Q", title="amplitude"),
             opacity=alt.Opacity("kind:N", scale=alt.Scale(domain=["loss", "grad_norm"], range=[1, 0.35])),
             tooltip=["run", "kind", "step", "amplitude", "lead"],
         ),
-        alt.Chart(led).mark_rule(color="#0072B2").encode(x="source:Q", x2="step:Q", y=y),
-        alt.Chart(lines[lines.end_state.isin(FAILED)]).mark_text(text="x", fontWeight="bold", color="#D55E00").encode(
+        _chart(led).mark_rule(color="#0072B2").encode(x="source:Q", x2="step:Q", y=y),
+        _chart(lines[lines.end_state.isin(FAILED)]).mark_text(text="x", fontWeight="bold", color="#D55E00").encode(
             x="divergence_step:Q", y=y, tooltip=["run", "end_state", "divergence_step"]
         ),
         bars.mark_text(align="left", dx=6, fontSize=10).encode(x="steps:Q", text="rate:N"),
     ]  # fmt: skip
-    chart = _filtered(alt.layer(*layers)).properties(width=2 * _WIDTH)
+    chart = alt.layer(*layers).properties(width=2 * _WIDTH)
     caption = (
         "Ticks: spikes of the loss (dark) and of the gradient's norm (pale); blue: from a spike of the gradient to the "
         "one of the loss it came before; x: where a run failed; right: loss spikes per 1,000 steps with a 95 % Poisson "
@@ -161,7 +161,7 @@ def cost_and_quality(report: SweepReport) -> alt.VConcatChart | None:
     y = alt.Y("loss:Q", title="best held-out loss, nats per token", scale=alt.Scale(zero=False))
     panels = []
     for point in [point for point in report.sweep.points if (table.point == point).any()]:
-        chart = alt.Chart(table[table.point == point]).encode(color=_colour(report))
+        chart = _chart(table[table.point == point]).encode(color=_colour(report))
         layers = [
             chart.mark_point(size=90, filled=True).encode(
                 x=x, y=y, tooltip=["arm", "point", "loss", "milliseconds", "step_ratio", "parameters", "verdict"]
@@ -169,7 +169,7 @@ def cost_and_quality(report: SweepReport) -> alt.VConcatChart | None:
             chart.mark_rule().encode(x=x, y="loss_low:Q", y2="loss_high:Q"),
             chart.mark_text(align="left", dx=8).encode(x=x, y=y, text="arm:N"),
         ]
-        panels.append(_filtered(alt.layer(*layers)).properties(width=_WIDTH, height=_HEIGHT, title=point or "all runs"))
+        panels.append(alt.layer(*layers).properties(width=_WIDTH, height=_HEIGHT, title=point or "all runs"))
     caption = (
         "Bars: 95 % t intervals over seeds. Step times are those of the runs themselves, beside whatever ran on the "
         "machine at the time. " + _conditions(report)
@@ -231,9 +231,12 @@ def _dash(report: SweepReport) -> alt.StrokeDash:
     return alt.StrokeDash("arm:N", scale=scale, title="variant")
 
 
-def _filtered(chart: alt.LayerChart | alt.FacetChart) -> alt.LayerChart | alt.FacetChart:
+def _chart(frame: pd.DataFrame) -> alt.Chart:
+    """Of the rows that the page's filters let through. Each layer has its own data, so each has its own filter."""
+    chart = alt.Chart(frame)
     for column in ("arm", "point"):
-        chart = chart.transform_filter(f"!isDefined(datum.{column}) || indexof(shown_{column}s, datum.{column}) >= 0")
+        if column in frame:
+            chart = chart.transform_filter(f"indexof(shown_{column}s, datum.{column}) >= 0")
     return chart
 
 
