@@ -35,7 +35,7 @@ class Trial:
     @property
     def name(self) -> str:
         words = [self.arm, *([self.point] if self.point else []), f"lr={self.learning_rate:g}", f"seed={self.seed}"]
-        return re.sub(r"[^\w.=,+-]", "-", "_".join(words))
+        return _in_a_path("_".join(words))
 
 
 class Sweep:
@@ -65,6 +65,10 @@ class Sweep:
                     raise ValueError(f"{place}: {key} is set by the sweep, see {_ELSEWHERE[key]}")
         if self.base["train.log_every"] != 1:
             raise ValueError("base: train.log_every must be 1; the loss at initialisation and spikes are read from it")
+        folders: dict[str, str] = {}
+        for arm in self.arms:
+            if (other := folders.setdefault(_in_a_path(arm), arm)) != arm:
+                raise ValueError(f"arms: {other!r} and {arm!r} would share their folders; rename one")
         self.points = {self._label(point): point for point in self._grid()}
         self.runs: dict[tuple[str, str], RunConfig] = {
             (arm, label): self._run(arm, label)
@@ -140,6 +144,10 @@ class Sweep:
             return parse_arguments(flags)
         except ValueError as error:
             raise ValueError(f"arm {arm!r} at {label or 'its point'}: {error}") from error
+
+
+def _in_a_path(text: str) -> str:
+    return re.sub(r"[^\w.=,+-]", "-", text)
 
 
 def _value(value: Any) -> str:

@@ -151,6 +151,7 @@ def test_torn_trials_run_anew_and_are_kept(tmp_path):
         ({"arms": {}}, (), "arms"),
         ({"arms": {"pre": {"model.residual": "prre"}}, "controls": {}}, (), "'pre'"),
         ({"arms": {"pre": {"seed": 3}}, "controls": {}}, (), "seeds"),
+        ({"arms": {"pre": {}, "a b": {}, "a-b": {}}, "controls": {}}, (), "'a-b'"),
         ({"controls": {"same": "agian"}}, (), "agian"),
         ({"exclude": [{"arm": "pre"}]}, (), "reference"),
         ({"exclude": [{"model.num_hidden_layers": 7}]}, (), "7"),
