@@ -23,9 +23,9 @@ from resformer.training.records import Recorder
 from resformer.training.step import train_step
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     interruption = Interruption()
-    config = parse_arguments()
+    config = parse_arguments(arguments)
     train = config.train
     accelerator = make_accelerator(config.run_dir, config.trackers)
     micro_batch_size = setup.micro_batch_size(config, accelerator)

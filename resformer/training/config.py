@@ -211,13 +211,14 @@ def parse_arguments(argv: list[str] | None = None) -> RunConfig:
         namespace.pop("config", None)
         config = RunConfig(**vars(parser.instantiate(namespace)))
     except Exception as error:
-        raise ValueError(_one_line(error, parser)) from error
+        raise ValueError(one_line(error, parser)) from error
     config.check()
     config.model_config(vocab_size=1)
     return config
 
 
-def _one_line(error: Exception, parser: ArgumentParser) -> str:
+def one_line(error: Exception, parser: ArgumentParser) -> str:
+    """What a parser of dotted keys refused, with the nearest key where one does not exist."""
     text = " ".join(str(error).split())
     keys = [option.removeprefix("--") for action in parser._actions for option in action.option_strings]
     unknown = re.search(r"unrecognized arguments: (?:--)?(\S+)|Option '(\S+)' is not accepted", text)
