@@ -19,9 +19,13 @@ from .config import RunConfig
 from .integrity import damage
 
 # What may differ between the run that saved and the run that goes on.
-_FREE = {"run_dir", "resume", "trackers", "train.keep_checkpoints", "train.save_every", "train.micro_batch_size",
-         "train.log_every", "train.eval_every", "train.record_every", "train.record_sequences", "train.on_divergence", "train.on_nonfinite", "train.max_rollbacks",
-         "train.compile", "train.gradient_checkpointing", "data.num_workers", "data.cache_dir"}  # fmt: skip
+_FREE = {
+    "run_dir", "resume", "trackers", "data.num_workers", "data.cache_dir",
+    *(f"train.{name}" for name in (
+        "keep_checkpoints", "save_every", "micro_batch_size", "log_every", "eval_every", "record_every",
+        "record_sequences", "on_divergence", "on_nonfinite", "max_rollbacks", "compile", "gradient_checkpointing",
+    )),
+}  # fmt: skip
 
 
 def refuse_another_run(config: RunConfig, folder: Path) -> None:
