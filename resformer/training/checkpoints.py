@@ -27,6 +27,8 @@ class Progress:
     """Seconds trained."""
     loss: float | None = None
     """Nats per token of the last step's batch."""
+    evaluated_step: int = 0
+    """Where the latest evaluation during training was made."""
     metrics_lines: int = 0
     """Lines of metrics.jsonl that belong to the steps done."""
     skipped_updates: int = 0

@@ -39,7 +39,9 @@ def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
         log_with=trackers or None,
         project_config=ProjectConfiguration(project_dir=run_dir, logging_dir=str(Path(run_dir) / "trackers")),
     )
-    if not has_accelerator and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+    if threads := int(os.environ.get("RESFORMER_NUM_THREADS", "0")):  # a sweep divides the cores between its trials
+        torch.set_num_threads(threads)
+    elif not has_accelerator and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         # 'accelerate launch' says 1 where nobody chose; the cores that this process may use are better divided.
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     launched = int(os.environ.get("WORLD_SIZE", "1"))

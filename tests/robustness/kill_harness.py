@@ -27,8 +27,8 @@ import resformer  # noqa: F401
 from resformer.training.integrity import damage
 
 FLAGS = """
-    --data.tokenizer bpe:400 --train.max_steps 240 --train.batch_size 8 --train.micro_batch_size 4
-    --model.hidden_dropout 0.1 --train.save_every 3 --train.eval_every 4 --train.eval_sequences 64
+    --data.tokenizer bpe:400 --train.max_steps 180 --train.batch_size 8 --train.micro_batch_size 4
+    --model.hidden_dropout 0.1 --train.save_every 3 --train.eval_every 4 --train.eval_sequences 32
     --data.num_workers 1
 """
 PHASES = ("start-up", "cache build", "training", "save", "evaluation", "end")
@@ -38,7 +38,7 @@ def main(kills: int, seed: int, folder: Path) -> int:
     """Returns 0 if nothing was lost, and prints what was done to the run."""
     random.seed(seed)
     runs = Runs(folder)
-    runs.text.write_text(runs.text.read_text() * 12)  # so that building its cache takes a while
+    runs.text.write_text(runs.text.read_text() * 8)  # so that building its cache takes a while
     began = time.monotonic()
     code, _, err = runs.outside("undisturbed", *FLAGS.split())
     assert code == 0, err
@@ -60,7 +60,7 @@ def main(kills: int, seed: int, folder: Path) -> int:
 
     print(f"seed                    {seed}")
     print(f"kills                   {sum(done.values())}: " + ", ".join(f"{n} in {kind}" for kind, n in done.items()))
-    print(f"steps of the run        240, {240 // 3} checkpoints, {240 // 4 - 1} evaluations")
+    print(f"steps of the run        180, {180 // 3} checkpoints, {180 // 4 - 1} evaluations")
     print(f"torn files, faults      {len(faults)}")
     for fault in faults:
         print(f"  {fault}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import runpy
 import signal
 import subprocess
@@ -32,8 +33,9 @@ class Runs:
     def __init__(self, folder: Path):
         self.folder = folder
         self.text = folder / "text.txt"
+        draw = random.Random(0)
         words = WORDS.split()
-        self.text.write_text("".join(f"{words[i * i % 18]} {words[i * 7 % 18]}.\n" for i in range(3000)))
+        self.text.write_text("".join(f"{' '.join(draw.choices(words, k=6))}.\n" for _ in range(1500)))
 
     def arguments(self, run: str, *flags: str) -> list[str]:
         source = ["--data.source", str(self.text), "--data.cache_dir", str(self.folder / "cache")]
@@ -57,7 +59,7 @@ class Runs:
     ) -> subprocess.Popen:
         """Run in a process group of its own."""
         paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        environment = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "RESFORMER_NUM_THREADS": "1"}
         return subprocess.Popen(
             [*launcher, *self.arguments(run, *flags)],
             stdout=output, stderr=output, text=True, env=environment, start_new_session=True,
