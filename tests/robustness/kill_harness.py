@@ -22,6 +22,7 @@ from pathlib import Path
 from run_helpers import Runs, differences, strict_json
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
 import resformer  # noqa: F401
 from resformer.training.integrity import damage
@@ -37,6 +38,7 @@ PHASES = ("start-up", "cache build", "training", "save", "evaluation", "end")
 def main(kills: int, seed: int, folder: Path) -> int:
     """Returns 0 if nothing was lost, and prints what was done to the run."""
     random.seed(seed)
+    logging.disable_progress_bar()
     runs = Runs(folder)
     runs.text.write_text(runs.text.read_text() * 8)  # so that building its cache takes a while
     began = time.monotonic()

@@ -16,6 +16,8 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from torch.utils._pytree import tree_leaves
 
+from resformer.training import setup
+
 ROOT = Path(__file__).parents[2]
 TRAIN = str(ROOT / "recipes" / "train.py")
 WORDS = "the quick brown fox jumps over a lazy dog while seven wizards mix bold potions for queen jade"
@@ -51,6 +53,8 @@ class Runs:
             sys.argv = before
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            while setup._held:  # as the end of a process would
+                setup._held.pop().close()
             AcceleratorState._reset_state()
             PartialState._reset_state()
 
