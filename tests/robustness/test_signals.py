@@ -41,7 +41,7 @@ def test_what_was_interrupted_ends_as_if_it_had_not_been(runs, number, code):
     wait_for_steps(runs, run, process)
     members = family(process)
     os.killpg(process.pid, number)  # what a terminal and a scheduler do: everyone gets it
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert all_gone(members)
