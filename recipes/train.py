@@ -90,8 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
     if train.on_nonfinite == "rollback" and not checkpoints.checkpoints(folder):
         save()  # there must be something to go back to
     while progress.step < train.max_steps and status == "completed":
-        if progress.step > 0 and progress.step % train.eval_every == 0:
+        if progress.step % train.eval_every == 0 and progress.step != progress.evaluated_step:
             evaluate_and_log(train.eval_sequences)
+            progress.evaluated_step = progress.step
             recorder.pause()
         factor = lr_factor(progress.step, train.max_steps, config.schedule)
         set_learning_rate(optimizers, factor)
@@ -115,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif action == "rollback":
             restored = load(resuming.newest_whole(folder), model, optimizers)
             progress = nonfinite.pass_over(failed=progress, restored=restored)
-            recorder.rewind(progress.metrics_lines)
+            recorder.rewind(progress.metrics_lines, keep_events=True)
             instruments.begin(progress.step, progress.extra_state.get("watch"))
             log(**event)
             batches = batches_from(progress)

@@ -105,7 +105,10 @@ def _build(
         lambda: (text for text, _ in spool.pieces(spool.spans())),
         show_progress,
     )
-    tokenizer.save_pretrained(folder / "tokenizer")
+    try:
+        tokenizer.save_pretrained(folder / "tokenizer")
+    except Exception as error:  # a full disk is a bare Exception of the tokenizers library
+        raise OSError(str(error)) from error
     encode = recipe.encoder(tokenizer)
     dtype = np.dtype(np.min_scalar_type(len(tokenizer) - 1))
     fingerprint = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -117,7 +118,15 @@ def _loader(packed: PackedTokens, batches: object, num_workers: int) -> DataLoad
         # Without its own generator a loader draws a seed from the global one, and dropout after a resume would
         # differ from dropout without.
         generator=torch.Generator(),
+        worker_init_fn=_leave_signals_to_the_run,
     )
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    # A terminal and a scheduler tell every process of a run. A loader that ended first would take the run with it,
+    # before it could save; without its run a loader ends by itself.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _nearest_batch(batch_size: int, unit: int) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
 
 from ..data import Corpus
 from .files import whole_folder, write_json
@@ -27,6 +26,8 @@ class Progress:
     """Seconds trained."""
     loss: float | None = None
     """Nats per token of the last step's batch."""
+    evaluated_step: int = 0
+    """Where the latest evaluation during training was made."""
     metrics_lines: int = 0
     """Lines of metrics.jsonl that belong to the steps done."""
     skipped_updates: int = 0
@@ -79,8 +80,8 @@ def save(
                 facts = {"processes": accelerator.num_processes, "micro_batch_size": micro_batch_size}
                 write_json(temporary / STATE, vars(progress) | facts | {"data_fingerprint": corpus.fingerprint})
                 write_checksums(temporary)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise OSError(_cannot_save(path, error)) from error
+        except Exception as error:  # every library has its own for a full disk, from SafetensorError to bare Exception
+            raise OSError(cannot_save(path, error)) from error
         for old in checkpoints(folder)[:-keep]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
@@ -101,12 +102,12 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def _cannot_save(path: Path, error: Exception) -> str:
+def cannot_save(path: Path, error: Exception) -> str:
+    """One line on what could not be written into a run's folder and where the run stands."""
     reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-    if path.parent.exists():
-        room = shutil.disk_usage(path.parent).free / 1e6
-        reason += f"; {room:,.1f} MB are free there"
-        kept = checkpoints(path.parent.parent)
-        advice = f"the newest checkpoint is {kept[-1].name}, whole; put right what failed and start again, it goes on"
-        return f"cannot save {path} ({reason}); " + (advice if kept else "there is no checkpoint yet")
-    return f"cannot save {path}: the folder {path.parent} is gone; start again with a run_dir that stays"
+    if not path.parent.exists():
+        return f"cannot save {path}: the folder {path.parent} is gone; start again with a run_dir that stays"
+    room = f"{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB are free there"
+    kept = checkpoints(path.parent.parent if path.parent.name == "checkpoints" else path.parent)
+    newest = f"the newest checkpoint is {kept[-1].name}, whole" if kept else "there is no checkpoint yet"
+    return f"cannot save {path} ({reason}; {room}); {newest}; put right what failed and start again: the run goes on"

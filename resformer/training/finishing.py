@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from ..data import Corpus
 from ..stability.endstate import StabilityWatch
-from .checkpoints import Progress, save_model
+from .checkpoints import Progress, cannot_save, save_model
 from .config import RunConfig
 from .evaluation import bits_per_byte, compressors_bits_per_byte
 from .files import null_where_not_finite, whole_folder, write_json
@@ -137,9 +137,12 @@ def sample(model, corpus: Corpus, accelerator: Accelerator, seed: int) -> str:
 def write_results(folder: Path, summary: dict[str, Any], model=None, corpus: Corpus | None = None) -> None:
     """summary.json, and ``model/`` with its card where a finished model is given."""
     if model is not None and corpus is not None:
-        with whole_folder(folder / "model") as temporary:
-            save_model(temporary, model, corpus)
-            (temporary / "README.md").write_text(_card(summary), encoding="utf-8")
+        try:
+            with whole_folder(folder / "model") as temporary:
+                save_model(temporary, model, corpus)
+                (temporary / "README.md").write_text(_card(summary), encoding="utf-8")
+        except Exception as error:
+            raise OSError(cannot_save(folder / "model", error)) from error
     write_json(folder / "summary.json", summary)
 
 

@@ -33,13 +33,16 @@ class Recorder:
         self.tokens_at: int | None = None
         self.clock = time.perf_counter()
 
-    def rewind(self, lines: int) -> None:
-        """Keep the first ``lines`` lines and write after them."""
+    def rewind(self, lines: int, keep_events: bool = False) -> None:
+        """Keep the first ``lines`` lines, and of those after them the events if asked for, and write on from there."""
         self.lines = lines
         if self.main:
             self._close()
             text = self.path.read_bytes().decode("utf-8", "replace") if self.path.exists() else ""
-            write_atomically(self.path, "".join(line + "\n" for line in text.split("\n")[:-1][:lines]))
+            written = text.split("\n")[:-1]
+            kept = written[:lines] + [line for line in written[lines:] if keep_events and "event" in json.loads(line)]
+            write_atomically(self.path, "".join(line + "\n" for line in kept))
+            self.lines = len(kept)
             # Unbuffered: what did not fit on a full disk must not be tried again while the program ends.
             self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115
 

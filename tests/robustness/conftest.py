@@ -1,5 +1,9 @@
+import os
+
 import pytest
 from run_helpers import Runs
+
+os.environ["RESFORMER_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import runpy
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from torch.utils._pytree import tree_leaves
+
+from resformer.training import setup
 
 ROOT = Path(__file__).parents[2]
 TRAIN = str(ROOT / "recipes" / "train.py")
@@ -32,8 +35,9 @@ class Runs:
     def __init__(self, folder: Path):
         self.folder = folder
         self.text = folder / "text.txt"
+        draw = random.Random(0)
         words = WORDS.split()
-        self.text.write_text("".join(f"{words[i * i % 18]} {words[i * 7 % 18]}.\n" for i in range(3000)))
+        self.text.write_text("".join(f"{' '.join(draw.choices(words, k=6))}.\n" for _ in range(1500)))
 
     def arguments(self, run: str, *flags: str) -> list[str]:
         source = ["--data.source", str(self.text), "--data.cache_dir", str(self.folder / "cache")]
@@ -49,6 +53,8 @@ class Runs:
             sys.argv = before
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            while setup._held:  # as the end of a process would
+                setup._held.pop().close()
             AcceleratorState._reset_state()
             PartialState._reset_state()
 
@@ -57,7 +63,7 @@ class Runs:
     ) -> subprocess.Popen:
         """Run in a process group of its own."""
         paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        environment = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "RESFORMER_NUM_THREADS": "1"}
         return subprocess.Popen(
             [*launcher, *self.arguments(run, *flags)],
             stdout=output, stderr=output, text=True, env=environment, start_new_session=True,

@@ -34,7 +34,7 @@ class Trainer:
     @property
     def environment(self) -> dict[str, str]:
         paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        return os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        return os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "RESFORMER_NUM_THREADS": "1"}
 
     def __call__(self, run: str, *flags: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
         command = self.command(run, *flags, launcher=launcher)
