@@ -1,6 +1,7 @@
 """How long a whole training step takes, as a ratio to transformers' Llama of equal parameters.
 
     python recipes/benchmark.py [--residual pre,post,...] [--steps 15]
+    python recipes/benchmark.py --recorder [--residual pre] [--steps 15]    the recorder's share of the default job
 
 Steps are interleaved (Llama, A, B, Llama, A, B, ...), and each ratio is taken within one round, so that a machine
 whose speed drifts does not favour anyone. The median over the rounds is what to quote.
@@ -9,6 +10,9 @@ whose speed drifts does not favour anyone. The median over the rounds is what to
 import argparse
 import statistics
 import time
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from tqdm import tqdm
@@ -16,6 +20,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from resformer import ResformerConfig, ResformerForCausalLM
 from resformer.model.specification import KINDS
+from resformer.stability.endstate import StabilityWatch
+from resformer.stability.recorder import Instruments
+from resformer.training.config import RunConfig
+from resformer.training.optimizers import build_optimizers
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -26,12 +34,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--sequence_length", type=int, default=256, help="tokens")
     parser.add_argument("--batch_size", type=int, default=8, help="sequences")
     parser.add_argument("--vocab_size", type=int, default=257)
+    parser.add_argument("--recorder", action="store_true", help="time the default job with and without its recorder")
     parser.add_argument("--steps", type=int, default=15, help="timed rounds, after two that are not")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
+    if arguments.recorder:
+        for kind in KINDS if arguments.residual == "all" else arguments.residual.split(","):
+            time_recorder(kind, arguments.steps)
+        return
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     shape = {
         "vocab_size": arguments.vocab_size,
@@ -70,6 +83,42 @@ def main() -> None:
         milliseconds = 1e3 * statistics.median(r[name] for r in rounds)
         ratio = statistics.median(r[name] / r["llama"] for r in rounds)
         print(f"{name:<12}{model.num_parameters():>12,}{milliseconds:>12.1f}{ratio:>10.3f}")
+
+
+def time_recorder(kind: str, rounds: int) -> None:
+    """The default job's steps, on random tokens: intervals with one look at the stream and without, in turn."""
+    config = RunConfig()
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    model = ResformerForCausalLM(ResformerConfig(**vars(config.model) | {
+        "residual": kind, "vocab_size": 2048, "max_position_embeddings": config.data.sequence_length})).to(device)  # fmt: skip
+    tokens = torch.randint(2048, (config.train.batch_size, config.data.sequence_length), device=device)
+    batch = {"input_ids": tokens, "shift_labels": tokens}
+    probe = {name: tensor[: config.train.record_sequences] for name, tensor in batch.items()}
+    optimizers = build_optimizers(model, config.optimizer)
+    every, seconds = config.train.record_every, {True: [], False: []}
+    with TemporaryDirectory() as folder:
+        instruments = Instruments(Path(folder, "layers.parquet"), model, probe, every=every, watch=StabilityWatch(1.0))
+        instruments.begin(0)
+        for turn in tqdm(range(2 * rounds + 2), disable=None):
+            records, start = turn % 2 == 0, time.perf_counter()
+            for step in range(1, every + 1):
+                with instruments.around(step) if records else nullcontext():
+                    model.train()
+                    with torch.autocast(device.type, torch.bfloat16):
+                        loss = model(**batch, use_cache=False).loss
+                    loss.backward()
+                    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
+                    for optimizer in optimizers:
+                        optimizer.step()
+                        optimizer.zero_grad()
+                if records:
+                    instruments.take(step, float(loss), norm)
+            if turn > 1:
+                seconds[records].append(time.perf_counter() - start)
+    ratios = [on / off - 1 for on, off in zip(seconds[True], seconds[False], strict=True)]
+    off = 1e3 * statistics.median(seconds[False]) / every
+    print(f"{kind:<12} recorder {100 * statistics.median(ratios):+.1f} % of the time of a step ({off:.1f} ms), median of "
+          f"{rounds} rounds of {every} steps")  # fmt: skip
 
 
 if __name__ == "__main__":
