@@ -86,39 +86,40 @@ def main() -> None:
 
 
 def time_recorder(kind: str, rounds: int) -> None:
-    """The default job's steps, on random tokens: intervals with one look at the stream and without, in turn."""
+    """The default job's steps on random tokens, in turn: a plain one, a watched one, a watched one with a look."""
     config = RunConfig()
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    model = ResformerForCausalLM(ResformerConfig(**vars(config.model) | {
-        "residual": kind, "vocab_size": 2048, "max_position_embeddings": config.data.sequence_length})).to(device)  # fmt: skip
+    options = vars(config.model) | {"residual": kind, "max_position_embeddings": config.data.sequence_length}
+    model = ResformerForCausalLM(ResformerConfig(**options | {"vocab_size": 2048})).to(device)
     tokens = torch.randint(2048, (config.train.batch_size, config.data.sequence_length), device=device)
     batch = {"input_ids": tokens, "shift_labels": tokens}
     probe = {name: tensor[: config.train.record_sequences] for name, tensor in batch.items()}
     optimizers = build_optimizers(model, config.optimizer)
-    every, seconds = config.train.record_every, {True: [], False: []}
+
+    def step(number: int) -> float:
+        start = time.perf_counter()
+        with instruments.around(number) if number else nullcontext():
+            model.train()
+            with torch.autocast(device.type, torch.bfloat16):
+                loss = model(**batch, use_cache=False).loss
+            loss.backward()
+            norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        if number:
+            instruments.take(number, float(loss.detach()), norm)
+        return time.perf_counter() - start
+
     with TemporaryDirectory() as folder:
-        instruments = Instruments(Path(folder, "layers.parquet"), model, probe, every=every, watch=StabilityWatch(1.0))
+        instruments = Instruments(Path(folder, "layers.parquet"), model, probe, every=2, watch=StabilityWatch(1.0))
         instruments.begin(0)
-        for turn in tqdm(range(2 * rounds + 2), disable=None):
-            records, start = turn % 2 == 0, time.perf_counter()
-            for step in range(1, every + 1):
-                with instruments.around(step) if records else nullcontext():
-                    model.train()
-                    with torch.autocast(device.type, torch.bfloat16):
-                        loss = model(**batch, use_cache=False).loss
-                    loss.backward()
-                    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
-                    for optimizer in optimizers:
-                        optimizer.step()
-                        optimizer.zero_grad()
-                if records:
-                    instruments.take(step, float(loss), norm)
-            if turn > 1:
-                seconds[records].append(time.perf_counter() - start)
-    ratios = [on / off - 1 for on, off in zip(seconds[True], seconds[False], strict=True)]
-    off = 1e3 * statistics.median(seconds[False]) / every
-    print(f"{kind:<12} recorder {100 * statistics.median(ratios):+.1f} % of the time of a step ({off:.1f} ms), median of "
-          f"{rounds} rounds of {every} steps")  # fmt: skip
+        timed = [(step(0), step(2 * i + 1), step(2 * i + 2)) for i in tqdm(range(rounds + 2), disable=None)][2:]
+    watched = statistics.median(watch / plain - 1 for plain, watch, _ in timed)
+    look = statistics.median(look / watch - 1 for _, watch, look in timed)
+    share = watched + look / config.train.record_every
+    parts = f"watch {100 * watched:.1f} %, a look {look:.2f} steps every {config.train.record_every}"
+    print(f"{kind:<12} recorder {100 * share:.1f} % of a step: {parts} (medians of {rounds} rounds)")
 
 
 if __name__ == "__main__":
