@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from jsonargparse import ArgumentParser
+from transformers.utils import logging
 
 from resformer import ResformerForCausalLM
 from resformer.data import load_corpus
@@ -76,7 +77,11 @@ RUN = {
 def shown(probe: str, table: pd.DataFrame) -> pd.DataFrame:
     """What of a table goes on the screen."""
     if probe in ("lesion", "lens"):
-        return table.pivot_table(index="layer", columns=["metric", "sublayer"], values="value")
+        whole = table[table.sublayer == "model"]
+        print(
+            *(f"{row.metric} {row.value:.4g}" for row in whole.itertuples()), sep=", ", end="\n" if len(whole) else ""
+        )
+        return table.drop(whole.index).pivot_table(index="layer", columns=["metric", "sublayer"], values="value")
     if probe == "curvature":
         return table[["metric", "value"]].set_index("metric")
     if probe == "landscape":
@@ -90,16 +95,22 @@ def main() -> int:
     parser = ArgumentParser(prog="probe.py", description="Probe a checkpoint or a configuration.", exit_on_error=False)
     add = parser.add_argument
     add("target", type=str, metavar="CHECKPOINT_OR_CONFIG", help="run folder, checkpoint folder or YAML configuration")
-    add("--probes", type=list[str], nargs="+", help=f"of {', '.join(PROBES)}; by default all that the target can have")
+    add(
+        "--probes",
+        type=str,
+        nargs="+",
+        default=[],
+        help=f"of {', '.join(PROBES)}; by default all that the target can have",
+    )
     add("--out", type=str | None, default=None, help="folder of the results; by default probes/ beside the target")
     add("--source", type=str | None, default=None, help="text for the batch; by default the run's own held-out text")
     add("--sequence_length", type=int | None, default=None, help="tokens; by default the run's, or 128")
     add("--sequences", type=int, default=8, help="held-out sequences of the batch")
     add("--seed", type=int, default=0, help="of directions, tokens and initial weights")
-    add("--depths", type=list[int], nargs="+", default=list(DEPTHS), help="init: numbers of blocks")
+    add("--depths", type=int, nargs="+", default=list(DEPTHS), help="init: numbers of blocks")
     add("--width", type=int, default=64, help="init: width of the stream")
-    add("--initialization", type=str | None, default=None,
-        help="init: normal, depth_scaled or xavier (with unit embeddings, as in the theory); by default the target's")  # fmt: skip
+    schemes = "normal, depth_scaled, or xavier with unit embeddings, as in the theory; by default the target's"
+    add("--initialization", type=str | None, default=None, help=f"init: {schemes}")
     add("--seeds", type=int, default=1, help="init: how many")
     add("--budget", type=float, default=60.0, help="init: seconds above which a depth is left out")
     add("--points", type=int, default=21, help="landscape: points along each direction")
@@ -109,6 +120,11 @@ def main() -> int:
     except Exception as error:
         raise ValueError(" ".join(str(error).split())) from error
 
+    for name, fewest in (("sequences", 1), ("depths", 1), ("width", 1), ("seeds", 1), ("points", 2)):
+        least = min(arguments.depths) if name == "depths" else getattr(arguments, name)
+        if least < fewest:
+            raise ValueError(f"--{name} is {least}; it must be at least {fewest}")
+    logging.disable_progress_bar()
     target = open_target(arguments.target, arguments.seed)
     able = [p for p in PROBES if isinstance(target.model, ResformerForCausalLM) or p not in ("init", "reuse")]
     default = ["init"] if target.untrained else able
@@ -133,7 +149,8 @@ def main() -> int:
         save(chart, out, name)
         write_page(out / f"{name}.html", f"{name}: {arguments.target}", f'<figure><div id="{name}"></div></figure>',
                    {name: chart.to_dict()})  # fmt: skip
-        print(f"\n{name}\n{shown(name, table).to_string(float_format=lambda value: f'{value:.4g}')}")
+        print(f"\n{name}")
+        print(shown(name, table).to_string(float_format=lambda value: f"{value:.4g}", na_rep=""))
         print(f"in {out}/{name}.parquet, .html, .svg, .png")
     return 0
 

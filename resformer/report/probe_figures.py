@@ -9,7 +9,7 @@ import pandas as pd
 from .charts import COLOURS
 
 WIDTH, HEIGHT = 300, 220
-_WHOLE = alt.Axis(tickMinStep=1, format="d")
+_WHOLE = alt.Axis(labelExpr="datum.value % 1 ? '' : format(datum.value, 'd')")
 
 
 def init_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
@@ -108,13 +108,12 @@ def _surface(plane: pd.DataFrame, colour: alt.Color) -> alt.Chart:
                 # An isometric projection: both axes at 30 degrees, the loss straight up.
                 rows.append((f"{i:03d}-{j:03d}", order, a - b, (a + b) / 2 + 1.6 * height.iat[k, m], value))
     frame = pd.DataFrame(rows, columns=["cell", "order", "x", "y", "loss"])
-    hidden = {"axis": None}
     return (
         alt.Chart(frame)
         .mark_line(filled=True, stroke="#333333", strokeWidth=0.3)
         .encode(
-            x=alt.X("x:Q", **hidden),
-            y=alt.Y("y:Q", scale=alt.Scale(zero=False), **hidden),
+            x=alt.X("x:Q", axis=None),
+            y=alt.Y("y:Q", scale=alt.Scale(zero=False), axis=None),
             fill=alt.Fill("loss:Q", title="nats", scale=alt.Scale(scheme="viridis")),
             detail="cell:N",
             order="order:O",
@@ -162,5 +161,5 @@ FIGURES = {
 
 
 def _colour(field: str, legend: bool = True) -> alt.Color:
-    options = {"title": None} if legend else {"legend": None}
-    return alt.Color(f"{field}:N", scale=alt.Scale(range=[COLOURS[i] for i in (5, 1, 3, 6)]), **options)
+    scale = alt.Scale(range=[COLOURS[i] for i in (5, 1, 3, 6)])
+    return alt.Color(f"{field}:N", scale=scale, legend=alt.Legend(title=None) if legend else None)

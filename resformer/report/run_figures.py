@@ -13,7 +13,7 @@ from .run_data import RunFiles
 
 WIDTH, HEIGHT = 460, 240
 FAILED = "#D55E00"
-_WHOLE = alt.Axis(tickMinStep=1, format="d")
+_WHOLE = alt.Axis(labelExpr="datum.value % 1 ? '' : format(datum.value, 'd')")
 
 Chart = alt.TopLevelMixin
 

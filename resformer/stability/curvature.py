@@ -1,7 +1,7 @@
 """Curvature: the largest eigenvalue of the Hessian, plain and as an adaptive optimiser sees it.
 
-Products with the Hessian are torch's double backward, eigenvalues SciPy's Lanczos iteration (ARPACK). curvlinops would do
-the same, and brings torchvision along.
+Products with the Hessian are torch's double backward, eigenvalues SciPy's Lanczos iteration (ARPACK). curvlinops would
+do the same, and brings torchvision along.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def curvature(model: nn.Module, batch: Batch, *, eps: float = 1e-8, seed: int = 
 
 @torch.no_grad()
 def critical_learning_rate(model: nn.Module, batch: Batch, direction: torch.Tensor) -> float:
-    """The largest rate at which ``weights - rate * direction`` has a lower loss, found upwards from 1e-8 in eighths of a
-    decade; 0 if not even that one has."""
+    """The largest rate at which ``weights - rate * direction`` has a lower loss, found upwards from 1e-8 in eighths of
+    a decade; 0 if not even that one has."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     start = [p.clone() for p in parameters]
     parts = direction.split([p.numel() for p in parameters])

@@ -44,7 +44,7 @@ def landscape(
     """
     first, second = filter_normalised_direction(model, seed), filter_normalised_direction(model, seed + 1)
     start = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    ticks = torch.linspace(-radius, radius, points, dtype=torch.float64).tolist()
+    ticks = [radius * (2 * i / (points - 1) - 1) for i in range(points)]
     places = [(a, 0.0) for a in ticks] + ([(a, b) for b in ticks for a in ticks] if plane else [])
     try:
         with measurable(model):

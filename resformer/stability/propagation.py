@@ -136,19 +136,24 @@ class Final:
         self.hook.remove()
 
 
+def squared_gain(output: torch.Tensor, given: torch.Tensor, seed: int) -> torch.Tensor:
+    """An estimate of the mean squared singular value of the Jacobian, from one normal vector u drawn with ``seed``:
+    the mean of ``|J^T u|^2`` is the squared Frobenius norm."""
+    u = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed)).to(output)
+    (pulled,) = torch.autograd.grad(output, given, u)
+    return pulled.double().square().sum() / output.numel()
+
+
 def _read(model, views: list[SiteView], final, loss, seed, started) -> Propagation:
     first, last = views[0], views[-2] if len(views) > 1 else views[-1]
     matrices = [block.mlp.down_proj.weight for block in (model.model.layers[0], model.model.layers[-1])]
     at_last = last.after if last.single else last.written
     gradients = torch.autograd.grad(loss, [first.before, at_last, *matrices], retain_graph=True)
-    # E |J^T u|^2 over normal u is the squared Frobenius norm of J.
-    u = torch.randn(final.shape, generator=torch.Generator().manual_seed(seed)).to(final)
-    (pulled,) = torch.autograd.grad(final, first.before, u)
     numbers = {
         "rms_first": rms(first.before),
         "rms_last": rms(views[-1].after),
         "token_cosine": token_similarity(views[-1].after),
-        "gain": pulled.double().square().sum() / final.numel(),
+        "gain": squared_gain(final, first.before, seed),
         "gradient_first": rms(gradients[0]),
         "gradient_last": rms(gradients[1]),
         "weight_first": gradients[2].double().norm(),

@@ -30,11 +30,11 @@ class Read:
 def reuse(model: nn.Module, batch: Batch, seed: int = 0) -> list[Read]:
     """How strongly each site's input depends on each earlier site's output, not through other branches.
 
-    Every branch's output is held fixed, so that only the connections carry: the weight is the root mean square singular
-    value of the Jacobian from source to reader (a random vector-Jacobian product). For ``pre`` all weights are 1, for
-    DenseFormer (Pagliardini et al. 2024, arXiv:2402.02622) they are products of its averages, for attention over depth
-    the attention, for several streams what the mixing lets through. The share weighs with the size of what was written.
-    The last reader, one beyond the sites, is the final norm.
+    Every branch's output is held fixed, so that only the connections carry: the weight is by how much the transposed
+    Jacobian from source to reader stretches a random vector (its square has the mean squared singular value as mean).
+    For ``pre`` all weights are 1, for DenseFormer (Pagliardini et al. 2024, arXiv:2402.02622) they are products of its
+    averages, for attention over depth the attention, for several streams what the mixing lets through. The share weighs
+    with the size of what was written. The last reader, one beyond the sites, is the final norm.
 
     Raises:
         ValueError: if ``model`` is no resformer.
@@ -57,8 +57,8 @@ def reuse(model: nn.Module, batch: Batch, seed: int = 0) -> list[Read]:
         probe = torch.randn(read.shape, generator=generator).to(read)
         gradients = torch.autograd.grad(read, [t for _, t in earlier], probe, retain_graph=True, allow_unused=True)
         weights = {
-            i: 0.0 if g is None else math.sqrt(g.double().square().sum().item() / t.numel())
-            for (i, t), g in zip(earlier, gradients, strict=True)
+            i: 0.0 if g is None else (g.norm() / probe.norm()).item()
+            for (i, _), g in zip(earlier, gradients, strict=True)
         }
         sizes = {i: weights[i] * rms(t).item() for i, t in earlier}
         total = sum(sizes.values()) or 1.0

@@ -32,7 +32,7 @@ class SiteView:
         single: whether the state that left is this one stream and nothing else, so that the gradient with respect to
             the stream is the gradient with respect to the state.
         norm_inputs: what each norm of the connection was given first, by name.
-        reads: what the last norm before the branch was given, or else ``read``: the vector the site reads, unnormalised.
+        reads: what the last norm before the branch was given, or else ``read``: what the site reads, unnormalised.
     """
 
     layer: int

@@ -4,34 +4,11 @@ import copy
 
 import pytest
 import torch
-from stability_helpers import batch, build
-from torch.nn.functional import cross_entropy
+from stability_helpers import batch, build, by_hand
 
 from resformer.model.specification import KINDS
 from resformer.stability.measure import measure, place_of, reference_states, snapshot, updates, wide
 from resformer.stability.seam import connections
-
-
-def by_hand(model, inputs):
-    """A pre-norm model, written out: streams after each site, branches, and the loss, with their graph."""
-    x = model.model.embed_tokens(inputs["input_ids"])
-    time = x.shape[1]
-    positions = torch.arange(time).unsqueeze(0)
-    rotary = model.model.rotary_emb(x, position_ids=positions)
-    streams, branches = [x], []
-    for block in model.model.layers:
-        normed = block.attention_residual.norm(x)
-        branches.append(
-            block.attention(normed, position_embeddings=rotary, attention_mask=None, past_key_values=None)[0]
-        )
-        x = x + branches[-1]
-        streams.append(x)
-        branches.append(block.mlp(block.mlp_residual.norm(x)))
-        x = x + branches[-1]
-        streams.append(x)
-    logits = model.lm_head(model.model.norm(x))
-    loss = cross_entropy(logits.flatten(0, 1), inputs["shift_labels"].flatten())
-    return streams, branches, logits, loss
 
 
 def test_every_metric_of_pre_norm_against_the_formula_written_out():
