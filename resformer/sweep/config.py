@@ -1,5 +1,6 @@
 """What a sweep is told: arms, grid, learning rates, seeds, controls, and who runs it."""
 
+import sys
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -163,15 +164,38 @@ def parse_sweep(argv: list[str] | None = None) -> SweepConfig:
     )
     parser.add_argument("--config", action="config", help="YAML file of the keys below; later flags win")
     parser.add_class_arguments(SweepConfig, None)
+    rest, overrides = _base_flags(sys.argv[1:] if argv is None else argv)
     try:
-        namespace = parser.parse_args(argv)
+        namespace = parser.parse_args(rest)
         for path in namespace.pop("config", None) or []:
             refuse_repeated_keys(Path(str(path)))
         config = SweepConfig(**vars(parser.instantiate(namespace)))
     except Exception as error:
         raise ValueError(one_line(error, parser)) from error
+    config.base = flat(config.base) | overrides
     config.check()
     return config
+
+
+def _base_flags(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """``--base.KEY VALUE`` sets one key of a run and leaves the others: to the parser ``base`` is one value."""
+    rest: list[str] = []
+    found: dict[str, Any] = {}
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("--base."):
+            rest.append(word)
+            continue
+        key, equals, value = word.removeprefix("--base.").partition("=")
+        if not equals and (following := next(words, None)) is not None:
+            value = following
+        elif not equals:
+            raise ValueError(f"--base.{key} needs a value")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--base.{key}: cannot read {value!r}") from error
+    return rest, flat(found)
 
 
 def refuse_repeated_keys(file: Path) -> None:

@@ -35,6 +35,8 @@ class State:
     attempts: dict[Trial, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     trial_seconds: float = 0.0
+    overhead: float | None = None
+    """Share of this session's worker time that no trial used."""
 
     @property
     def results(self) -> list[Result]:
@@ -163,12 +165,13 @@ def _tidy(folder: Path, keep: str) -> None:
 
 
 def _record_session(state: State, executor: Executor, seconds: float) -> None:
-    overhead = 1 - state.trial_seconds / (seconds * executor.slots) if state.trial_seconds else None
+    if state.trial_seconds:
+        state.overhead = 1 - state.trial_seconds / (seconds * executor.slots)
     session = {
         "seconds": seconds,
         "slots": executor.slots,
         "trial_seconds": state.trial_seconds,
-        "overhead": overhead,
+        "overhead": state.overhead,
         "executor": state.sweep.config.executor.name,
         "finished": len(state.outcomes),
         "failed": [trial.name for trial in state.failed],

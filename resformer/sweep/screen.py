@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ..data import Corpus
 from .analysis import analyse
+from .inference import Estimate
 from .ledgers import Plan, seconds_per_step
 from .plan import bounds
 from .running import State, overview
@@ -76,9 +77,8 @@ def print_end(sweep: Sweep, state: State, code: int) -> None:
     for row in analysis.rows:
         failed = sum(row.end_states.get(state, 0) for state in ("stuck", "diverged"))
         table.add_row(
-            row.arm, row.point, f"{row.optimum.rate:g}", f"{row.loss.mean:.4f}",
-            "" if row.evidence is None else f"{row.matched_optimum.mean:+.4f} "
-            f"[{row.matched_optimum.low:+.4f}, {row.matched_optimum.high:+.4f}]",
+            row.arm, row.point, f"{row.optimum.rate:g}", f"{row.loss.mean:.4f}" if row.loss.n else "",
+            _difference(row.matched_optimum) if row.evidence else "",
             f"{row.sensitivity.value:.3f}", f"{failed}/{sum(row.end_states.values())}",
             f"{row.verdict}{': ' if row.reason else ''}{row.reason}",
         )  # fmt: skip
@@ -86,7 +86,15 @@ def print_end(sweep: Sweep, state: State, code: int) -> None:
     left = len(state.trials) - len(state.outcomes)
     whole = f"{len(state.outcomes)} trials are finished"
     console.print(f"\n{whole}, {left} are not: the same command goes on" if left or code else f"\n{whole}, all of them")
+    if state.overhead is not None:
+        console.print(f"beyond the trials themselves: {state.overhead:.1%} of the workers' time")
     console.print(f"page: python recipes/report.py {sweep.folder}", soft_wrap=True)
+
+
+def _difference(estimate: Estimate) -> str:
+    if not estimate.n:
+        return ""
+    return f"{estimate.mean:+.4f}" + (f" [{estimate.low:+.4f}, {estimate.high:+.4f}]" if estimate.n > 1 else "")
 
 
 def _table(sweep: Sweep, state: State, slots: int, started: float) -> Group:

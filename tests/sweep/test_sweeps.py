@@ -174,6 +174,18 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, changes, flags, 
     assert not (tmp_path / "sweep").exists()
 
 
+def test_a_flag_sets_one_key_of_the_base_and_leaves_the_others(tmp_path):
+    from resformer.sweep.config import parse_sweep
+    from resformer.sweep.trials import Sweep
+
+    file = command(tmp_path, definition(tmp_path))[-1]
+    told = Sweep(parse_sweep(["--config", file, "--base.train.max_steps", "7", "--base.optimizer.betas=[0.8, 0.9]"]))
+    plain = Sweep(parse_sweep(["--config", file]))
+    one, other = (sweep.runs["pre", "num_hidden_layers=1"] for sweep in (told, plain))
+    assert (one.train.max_steps, one.train.batch_size, one.optimizer.betas) == (7, other.train.batch_size, (0.8, 0.9))
+    assert (other.train.max_steps, other.train.batch_size) == (4, 2)
+
+
 def test_an_arm_named_twice_and_another_definition_are_refused_with_exit_code_two(whole, tmp_path):
     file = tmp_path / "twice.yaml"
     file.write_text("arms:\n  pre: {model.residual: pre}\n  pre: {model.residual: post}\n")
