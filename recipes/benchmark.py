@@ -23,7 +23,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from resformer import ResformerConfig, ResformerForCausalLM
 from resformer.data import PackedTokens, training_batches
 from resformer.model.specification import KINDS
-from resformer.training.config import OptimizerConfig, ScheduleConfig
+from resformer.stability.endstate import StabilityWatch
+from resformer.stability.recorder import Instruments
+from resformer.training.config import OptimizerConfig, RunConfig, ScheduleConfig
 from resformer.training.launch import arguments_of, make_accelerator, run_program
 from resformer.training.optimizers import build_optimizers, lr_factor, set_learning_rate
 from resformer.training.records import Recorder
