@@ -1,11 +1,13 @@
 """The seam: what a residual connection is, and where it stands."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
+from transformers.utils.generic import maybe_autocast
 
 from .initialization import constant
 
@@ -95,9 +97,9 @@ class Site:
         return f"layer {self.layer}, {self.sublayer}"
 
 
-def full_precision(h: torch.Tensor) -> torch.autocast:
+def full_precision(h: torch.Tensor) -> AbstractContextManager:
     """Context in which a stream is mixed by matrix products: autocast would round the stream itself to bfloat16."""
-    return torch.autocast(h.device.type, enabled=False)
+    return maybe_autocast(h.device.type, enabled=False)
 
 
 class DropPath(nn.Module):

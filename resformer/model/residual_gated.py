@@ -71,11 +71,15 @@ class Highway(Residual):
 
 class GRU(Residual):
     """``GRUCell(f(h), h)``: torch's cell, the branch as input and the stream as hidden state. Cho et al. 2014,
-    arXiv:1406.1078. GTrXL's gate is another one.
+    arXiv:1406.1078.
+
+    GTrXL's gate is another one.
 
     Args:
         norm: ``none``, or ``pre`` for ``GRUCell(f(norm(h)), h)``.
     """
+
+    oracle = "x-transformers gate_residual"
 
     def __init__(self, config, site: Site, *, norm: Literal["none", "pre"] = "none"):
         super().__init__(config, site)

@@ -36,18 +36,20 @@ class X0Mix(Residual):
         self.mixes = site.begins_block
         self.a = nn.Parameter(torch.full((1,), self.initial[0])) if self.mixes else None
         self.b = nn.Parameter(torch.full((1,), self.initial[1])) if self.mixes else None
+        self.backout = backout
         self.keeps_middle = backout and site.ends_block and block == blocks // 2
         self.w = nn.Parameter(torch.full((1,), 0.2)) if backout and site.ends_stack else None
 
     def enter(self, hidden_states):
-        return hidden_states, hidden_states, torch.zeros_like(hidden_states)
+        x0 = hidden_states
+        return (x0, x0, torch.zeros_like(x0)) if self.backout else (x0, x0)
 
     def forward(self, state, f):
-        h, x0, middle = state
+        h, x0, *middle = state
         if self.mixes:
             h = self.a * h + self.b * x0
         h = h + f(self.norm(h))
-        return h, x0, h if self.keeps_middle else middle
+        return (h, x0, h) if self.keeps_middle else (h, x0, *middle)
 
     def exit(self, state):
         return state[0]
@@ -183,6 +185,8 @@ class AttentionResidual(Residual):
         block: sites whose outputs are summed to one source; 1 keeps every site apart (full attention residuals).
     """
 
+    oracle = "transformers Inkling2BlockAttentionResidual, Inkling2SlidingDecoderLayer"
+
     def __init__(self, config, site: Site, *, block: int = 1):
         super().__init__(config, site)
         if block < 1:
@@ -222,6 +226,8 @@ class UNet(Residual):
         weight: of ``add``: ``learned``, or ``fixed``.
         init: initial w of ``add``.
     """
+
+    oracle = "x-transformers unet_skips (concat)"
 
     def __init__(
         self,

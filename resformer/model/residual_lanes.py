@@ -46,8 +46,8 @@ class Siamese(Residual):
         super().__init__(config, site)
         self.norm_post, self.norm_pre, self.norm_in = (make_norm(config) for _ in range(3))
         self.norms_out = nn.ModuleList(make_norm(config) for _ in range(2)) if site.ends_segment else None
-        # A buffer and not a number, so that all depths share one compiled graph.
-        self.damping = nn.Buffer(torch.tensor(math.sqrt(2 * (site.layer + 1))), persistent=False)
+        # A buffer and not a number, so that all depths share one compiled graph; every dtype holds l + 1 exactly.
+        self.depth = nn.Buffer(torch.tensor(site.layer + 1.0), persistent=False)
 
     def enter(self, hidden_states):
         return hidden_states, hidden_states
@@ -56,7 +56,7 @@ class Siamese(Residual):
         p, q = state
         p = self.norm_post(p)
         y = f(self.norm_in(p + self.norm_pre(q)))
-        return p + y / self.damping, q + y
+        return p + y / (2 * self.depth).sqrt(), q + y
 
     def exit(self, state):
         p, q = state
@@ -67,7 +67,7 @@ class Siamese(Residual):
         return super().stream(state) if self.norms_out is not None else state[1]
 
     def init_weights(self, branch):
-        constant(self, math.sqrt(2 * (self.site.layer + 1)), "damping")
+        constant(self, self.site.layer + 1.0, "depth")
 
 
 class TwoLane(Residual):
@@ -139,6 +139,8 @@ class Reversible(Residual):
 
     The wiring only: activations are kept for the backward pass as everywhere.
     """
+
+    oracle = "transformers ReformerLayer"
 
     def __init__(self, config, site: Site):
         super().__init__(config, site)

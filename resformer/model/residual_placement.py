@@ -28,6 +28,8 @@ class Plain(Residual):
 class PreNorm(Residual):
     """``h + f(norm(h))``. Baevski and Auli 2018, arXiv:1809.10853; Xiong et al. 2020, arXiv:2002.04745."""
 
+    oracle = "transformers Cohere, GPT2, GPTJ, Llama, Qwen3; x-transformers pre_norm"
+
     def __init__(self, config, site: Site):
         super().__init__(config, site)
         self.norm = make_norm(config)
@@ -39,6 +41,7 @@ class PreNorm(Residual):
 class PostNorm(Residual):
     """``norm(h + f(h))``; the last one is the final norm. Vaswani et al. 2017, arXiv:1706.03762."""
 
+    oracle = "transformers MiniMax, OpenAIGPT; x-transformers pre_norm=False"
     final_norm = False
 
     def __init__(self, config, site: Site):
@@ -54,6 +57,8 @@ class ResPostNorm(Residual):
 
     The branch reads an unnormalised stream: OLMo 2 has ``qk_norm: projection`` with it.
     """
+
+    oracle = "transformers Olmo2"
 
     def __init__(self, config, site: Site):
         super().__init__(config, site)
@@ -71,6 +76,8 @@ class PeriNorm(Residual):
         embedding_norm: Peri-LN's further norm on the embedding; only where the stack begins with this kind.
     """
 
+    oracle = "transformers Gemma2, Gemma3; x-transformers sandwich_norm"
+
     def __init__(self, config, site: Site, *, embedding_norm: bool = False):
         super().__init__(config, site)
         self.norm_in = make_norm(config)
@@ -83,8 +90,10 @@ class PeriNorm(Residual):
 
 
 class TwoNorms(Residual):
-    """``h + attention(norm(h)) + mlp(norm_mlp(h))``, for ``parallel_block``. GPT-NeoX: Black et al. 2022,
-    arXiv:2204.06745. The other kinds give both branches the same input, as GPT-J does.
+    """``h + attention(norm(h)) + mlp(norm_mlp(h))``, for ``parallel_block``. Black et al. 2022 (GPT-NeoX),
+    arXiv:2204.06745.
+
+    The other kinds give both branches the same input, as GPT-J does.
     """
 
     oracle = "transformers GPTNeoX"
@@ -105,6 +114,8 @@ class NormAdd(Residual):
 
     HybridNorm is ``{attention: scaled(norm=none), mlp: norm_add}`` with ``qkv_norm``.
     """
+
+    oracle = "transformers MiniMax"
 
     def __init__(self, config, site: Site):
         super().__init__(config, site)
@@ -178,6 +189,7 @@ class SubLN(Residual):
     Values, output and MLP matrices start from Xavier with gain sqrt(log 2L), queries and keys with gain 1.
     """
 
+    oracle = "transformers Kosmos2"
     inner_norm = True
 
     def __init__(self, config, site: Site):

@@ -24,6 +24,7 @@ class Scaled(Residual):
             ``qkv_norm`` instead, Zhuo et al. 2025, arXiv:2503.04598).
     """
 
+    oracle = "transformers Granite; x-transformers scale_residual"
     learning_rate_multipliers = {"a": 0.01}
     no_weight_decay = frozenset({"a", "b"})
 
@@ -64,12 +65,16 @@ class Granite(Scaled):
         multiplier: constant on every branch; Granite 3's released models use 0.22.
     """
 
+    oracle = "transformers Granite; x-transformers depth_scale_residual"
+
     def __init__(self, config, site: Site, *, multiplier: float = 0.22):
         super().__init__(config, site, branch=multiplier)
 
 
 class MiniCPM(Scaled):
     """``h + scale_depth / sqrt(L) f(norm(h))``, L the number of blocks. Hu et al. 2024, arXiv:2404.06395."""
+
+    oracle = "transformers MiniCPM3DecoderLayer; x-transformers depth_scale_residual"
 
     def __init__(self, config, site: Site, *, scale_depth: float = 1.4):
         super().__init__(config, site, branch=scale_depth / math.sqrt(site.num_hidden_layers))
@@ -78,6 +83,8 @@ class MiniCPM(Scaled):
 class SqrtDepth(Scaled):
     """``h + f(norm(h)) / sqrt(2L)``, 2L the number of sites. Bordelon et al. 2023, arXiv:2309.16620;
     Yang et al. 2023, arXiv:2310.02244."""
+
+    oracle = "x-transformers depth_scale_residual"
 
     def __init__(self, config, site: Site):
         super().__init__(config, site, branch=1 / math.sqrt(site.num_sites))
@@ -89,6 +96,8 @@ class CompleteP(Scaled):
     Args:
         base_depth: depth at which the multiplier is 1.
     """
+
+    oracle = "x-transformers depth_scale_residual"
 
     def __init__(self, config, site: Site, *, base_depth: int = 1):
         super().__init__(config, site, branch=base_depth / site.num_hidden_layers)
@@ -102,6 +111,8 @@ class ReZero(Residual):
             arXiv:2002.10444).
         share: one scalar for the two sublayers of a block, as published, or one per ``site``.
     """
+
+    oracle = "rezero RZTXEncoderLayer"
 
     def __init__(
         self,
@@ -138,6 +149,8 @@ class LayerScale(Residual):
             deeper.
     """
 
+    oracle = "x-transformers use_layerscale"
+
     def __init__(self, config, site: Site, *, init: float | None = None):
         super().__init__(config, site)
         depth = site.num_hidden_layers
@@ -162,6 +175,7 @@ class DeepNorm(Residual):
         beta: by default (8L)^(-1/4).
     """
 
+    oracle = "transformers MiniMax; x-transformers scale_residual_constant"
     final_norm = False
 
     def __init__(self, config, site: Site, *, alpha: float | None = None, beta: float | None = None):

@@ -49,6 +49,8 @@ class Laurel(Residual):
         bound: how a and b are kept positive and small: ``softmax`` of two learned numbers, or ``sigmoid`` of each.
     """
 
+    oracle = "transformers Gemma3nTextLaurelBlock (lr)"
+
     def __init__(
         self,
         config,

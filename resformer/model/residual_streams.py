@@ -33,7 +33,7 @@ class HyperConnections(Residual):
     """
 
     no_weight_decay = frozenset({"alpha", "beta"})
-    oracle = "package hyper-connections"
+    oracle = "hyper-connections HyperConnections"
 
     def __init__(self, config, site: Site, *, n: int = 4, dynamic: bool = True, scale_output: bool = False):
         super().__init__(config, site)
@@ -100,8 +100,6 @@ class FracConnections(HyperConnections):
         dynamic: whether the weights depend on the stream.
     """
 
-    oracle = "formula"
-
     def __init__(self, config, site: Site, *, m: int = 4, dynamic: bool = True):
         Residual.__init__(self, config, site)
         _at_least_one(m=m)
@@ -142,10 +140,10 @@ class ManifoldHyperConnections(Residual):
         variant: ``deepseek_v4`` (row softmax plus eps, then columns and rows in turn, M transposed), or ``paper``
             (exp, then columns and rows ``iters`` times, M as it is, no eps).
         head: read-out at the end of the stack: the ``mean``, or ``learned`` as in DeepSeek-V4.
-        eps: of ``deepseek_v4``.
+        eps: of ``deepseek_v4``'s maps, and of the learned head.
     """
 
-    oracle = "transformers DeepseekV4HyperConnection"
+    oracle = "transformers DeepseekV4HyperConnection (deepseek_v4)"
 
     def __init__(
         self,
@@ -161,7 +159,7 @@ class ManifoldHyperConnections(Residual):
         super().__init__(config, site)
         _at_least_one(n=n, iters=iters)
         self.n, self.iters, self.variant = n, iters, variant
-        self.eps = eps if variant == "deepseek_v4" else 0.0
+        self.eps, self.head_eps = eps if variant == "deepseek_v4" else 0.0, eps
         self.norm = make_norm(config)
         self.weight = nn.Parameter(torch.zeros(n * (2 + n), n * config.hidden_size))
         self.bias = nn.Parameter(torch.zeros(n * (2 + n)))
@@ -173,15 +171,18 @@ class ManifoldHyperConnections(Residual):
 
     def _project(self, streams, weight):
         vector = rearrange(streams, "... n hidden -> ... (n hidden)")
+        vector = vector.to(torch.promote_types(vector.dtype, torch.float32))
         normed = nn.functional.rms_norm(vector, vector.shape[-1:], eps=self.config.norm_eps)
-        return nn.functional.linear(normed, weight)
+        return nn.functional.linear(normed, weight.to(vector.dtype))
 
     def maps(self, streams: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Read ``[..., n]``, write ``[..., n]`` and mixing ``[..., from, to]``."""
+        """Read ``[..., n]``, write ``[..., n]`` and mixing ``[..., from, to]``, in float32 at least: in bfloat16 the
+        mixing would not be doubly stochastic."""
         logits = self._project(streams, self.weight)
-        n, scale = self.n, self.scale.repeat_interleave(torch.tensor([self.n, self.n, self.n**2], device=logits.device))
-        read, write, mixing = (logits * scale + self.bias).split([n, n, n * n], dim=-1)
-        mixing = rearrange(mixing, "... (row column) -> ... row column", row=n)
+        sizes = [self.n, self.n, self.n**2]
+        parts = zip(logits.split(sizes, dim=-1), self.scale, self.bias.split(sizes), strict=True)
+        read, write, mixing = (part * scale + bias for part, scale, bias in parts)
+        mixing = rearrange(mixing, "... (row column) -> ... row column", row=self.n)
         return torch.sigmoid(read) + self.eps, 2 * torch.sigmoid(write), self._doubly_stochastic(mixing)
 
     def _doubly_stochastic(self, logits):
@@ -204,8 +205,9 @@ class ManifoldHyperConnections(Residual):
     def forward(self, streams, f):
         with full_precision(streams):
             read, write, mixing = self.maps(streams)
-            h = (read.unsqueeze(-1) * streams).sum(-2)
-            carried = mixing.mT @ streams
+            h = (read.unsqueeze(-1) * streams).sum(-2).to(streams.dtype)
+            carried = mixing.mT.to(streams.dtype) @ streams
+            write = write.to(streams.dtype)
         y = f(self.norm(h))
         return carried + write.unsqueeze(-1) * y.unsqueeze(-2)
 
@@ -217,7 +219,8 @@ class ManifoldHyperConnections(Residual):
             return self.exit(streams)
         with full_precision(streams):
             logits = self._project(streams, self.head_weight) * self.head_scale + self.head_bias
-            return ((torch.sigmoid(logits) + self.eps).unsqueeze(-1) * streams).sum(-2)
+            read = torch.sigmoid(logits) + self.head_eps
+            return (read.unsqueeze(-1) * streams).sum(-2).to(streams.dtype)
 
     def init_weights(self, branch):
         for name in ("weight", "head_weight"):

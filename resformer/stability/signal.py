@@ -69,7 +69,9 @@ def amax_gain(mixing: torch.Tensor) -> dict[str, torch.Tensor]:
         "backward": columns.amax(-1).mean(),
         "log_column": columns.clamp(min=1e-30).log().abs().amax(-1).mean(),
     }
-    if mixing.shape[-1] > 1:
+    if mixing.shape[-1] > 1 and not mixing.isfinite().all():
+        gains["second"] = mixing.new_tensor(float("nan"))  # LAPACK may end the process over a NaN
+    elif mixing.shape[-1] > 1:
         values = torch.linalg.eigvals(mixing.float()).abs().sort(dim=-1, descending=True).values
         gains["second"] = values[..., 1].mean()
     return gains

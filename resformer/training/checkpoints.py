@@ -1,72 +1,86 @@
 """Checkpoints: a Hugging Face model folder and, beside it, all that going on exactly needs."""
 
-import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
-from safetensors.torch import load_model
+from safetensors import SafetensorError
 
 from ..data import Corpus
-from .config import RunConfig
 from .files import whole_folder, write_json
+from .integrity import write_checksums
 
 STATE, OPTIMIZERS = "trainer_state.json", "optimizers.pt"
-
-# What may differ between the run that saved and the run that goes on.
-_FREE = {"run_dir", "resume", "trackers", "train.keep_checkpoints", "train.save_every", "train.micro_batch_size",
-         "train.log_every", "train.eval_every", "train.on_divergence", "train.compile", "train.gradient_checkpointing",
-         "data.num_workers", "data.cache_dir"}  # fmt: skip
 
 
 @dataclass
 class Progress:
-    """Where a run stands: optimiser steps done, seconds trained, updates skipped for a non-finite loss."""
+    """Where a run stands. All of it is saved in a checkpoint and handed back by a resume."""
 
     step: int = 0
+    """Optimiser steps done."""
     seconds: float = 0.0
+    """Seconds trained."""
+    loss: float | None = None
+    """Nats per token of the last step's batch."""
+    metrics_lines: int = 0
+    """Lines of metrics.jsonl that belong to the steps done."""
     skipped_updates: int = 0
+    """Batches whose loss or gradient was not finite, and that were passed over."""
+    skipped_in_a_row: int = 0
+    """Of these, the latest that followed each other without an update between them."""
+    rollbacks: int = 0
+    """Times that the run went back to a checkpoint."""
+    batches_passed_over: int = 0
+    """Batches that rollbacks left out of the order of the data."""
+    extra_state: dict[str, Any] = field(default_factory=dict)
+    """What instruments want to find again after a resume: names to plain JSON values."""
 
+    @property
+    def batch(self) -> int:
+        """Index, in the order of the data, of the batch that comes next."""
+        return self.step + self.batches_passed_over
 
-def refuse_another_run(config: RunConfig, folder: Path) -> None:
-    """Raises ValueError if ``folder`` holds a run of another configuration, naming the first key that differs."""
-    file = folder / "config.yaml"
-    if not file.exists():
-        return
-    theirs, ours = _flat(yaml.safe_load(file.read_text(encoding="utf-8"))), _flat(config.as_dict())
-    for key in sorted(set(theirs) | set(ours)):
-        if key not in _FREE and theirs.get(key) != ours.get(key):
-            raise ValueError(
-                f"{folder} holds a run with {key} = {theirs.get(key)!r}, not {ours.get(key)!r}; "
-                "give another --run_dir, or the same value"
-            )
+    def count_update(self, loss: float) -> None:
+        self.step, self.loss, self.skipped_in_a_row = self.step + 1, loss, 0
 
-
-def _flat(value: dict, prefix: str = "") -> dict:
-    flat: dict = {}
-    for key, item in value.items():
-        if isinstance(item, dict) and prefix + key != "model.residual":
-            flat |= _flat(item, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = item
-    return flat
+    def count_skip(self) -> None:
+        self.step += 1
+        self.skipped_updates += 1
+        self.skipped_in_a_row += 1
 
 
 def save(
-    folder: Path, model, optimizers: list, corpus: Corpus, progress: Progress, accelerator: Accelerator, keep: int
+    folder: Path,
+    model,
+    optimizers: list,
+    corpus: Corpus,
+    progress: Progress,
+    accelerator: Accelerator,
+    keep: int,
+    micro_batch_size: int,
 ) -> None:
-    """Write ``folder/checkpoints/step-N``, whole or not at all, and drop the oldest beyond ``keep``."""
+    """Write ``folder/checkpoints/step-N``, whole or not at all, and drop the oldest beyond ``keep``.
+
+    Raises:
+        OSError: if it cannot be written, naming the newest that is there instead.
+    """
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        root = folder / "checkpoints"
-        with whole_folder(root / f"step-{progress.step:08d}") as temporary:
-            save_model(temporary, model, corpus)
-            torch.save([optimizer.state_dict() for optimizer in optimizers], temporary / OPTIMIZERS)
-            write_json(temporary / STATE, vars(progress) | {"data_fingerprint": corpus.fingerprint})
+        path = folder / "checkpoints" / f"step-{progress.step:08d}"
+        try:
+            with whole_folder(path) as temporary:
+                save_model(temporary, model, corpus)
+                torch.save([optimizer.state_dict() for optimizer in optimizers], temporary / OPTIMIZERS)
+                facts = {"processes": accelerator.num_processes, "micro_batch_size": micro_batch_size}
+                write_json(temporary / STATE, vars(progress) | facts | {"data_fingerprint": corpus.fingerprint})
+                write_checksums(temporary)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise OSError(_cannot_save(path, error)) from error
         for old in checkpoints(folder)[:-keep]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
@@ -78,42 +92,21 @@ def save_model(folder: Path, model, corpus: Corpus) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints of a run, oldest first."""
+    """The folders of a run that bear a checkpoint's name, oldest first."""
     found = [path for path in (folder / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-    return sorted((path for path in found if (path / STATE).exists()), key=lambda path: int(path.name[5:]))
+    return sorted(found, key=step_of)
 
 
-def find(config: RunConfig) -> Path | None:
-    """The checkpoint to go on from, or none.
-
-    Raises:
-        ValueError: if ``resume`` names a folder that is no checkpoint, or is ``never`` where there are some.
-    """
-    folder = Path(config.run_dir)
-    if config.resume not in ("auto", "never"):
-        if not (Path(config.resume) / STATE).exists():
-            raise ValueError(f"resume: {config.resume} is not a checkpoint of a run (it has no {STATE})")
-        return Path(config.resume)
-    existing = checkpoints(folder)
-    if existing and config.resume == "never":
-        raise ValueError(f"{folder} already holds checkpoints; give another --run_dir, or leave --resume at auto")
-    return existing[-1] if existing else None
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
-def load(path: Path, model, optimizers: list, corpus: Corpus) -> Progress:
-    """Put the weights and optimiser states of checkpoint ``path`` into place.
-
-    Raises:
-        ValueError: if it is of another corpus, or cannot be read.
-    """
-    try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        if (theirs := state.pop("data_fingerprint")) != corpus.fingerprint:
-            raise ValueError(f"{path} was trained on other data (fingerprint {theirs}, now {corpus.fingerprint})")
-        load_model(model, str(path / "model.safetensors"), strict=False)
-        saved = torch.load(path / OPTIMIZERS, map_location="cpu", weights_only=True)
-        for optimizer, one in zip(optimizers, saved, strict=True):
-            optimizer.load_state_dict(one)
-    except (OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
-        raise ValueError(f"cannot resume from {path}: {error}; delete that folder to use the one before it") from error
-    return Progress(**state)
+def _cannot_save(path: Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+    if path.parent.exists():
+        room = shutil.disk_usage(path.parent).free / 1e6
+        reason += f"; {room:,.1f} MB are free there"
+        kept = checkpoints(path.parent.parent)
+        advice = f"the newest checkpoint is {kept[-1].name}, whole; put right what failed and start again, it goes on"
+        return f"cannot save {path} ({reason}); " + (advice if kept else "there is no checkpoint yet")
+    return f"cannot save {path}: the folder {path.parent} is gone; start again with a run_dir that stays"

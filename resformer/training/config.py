@@ -96,7 +96,15 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
     on_divergence: Literal["stop", "continue"] = "stop"
-    """At a non-finite loss or gradient: save and stop with exit code 3, or skip that update."""
+    """When the run is judged to have diverged: save and stop with exit code 3, or go on. This is about the run as a
+    whole; on_nonfinite is about one batch."""
+    on_nonfinite: Literal["skip", "stop", "rollback"] | None = None
+    """At a batch whose loss or gradient is not finite, which is never stepped on: skip passes over its update; stop
+    saves the state before it and counts the run as diverged, exit code 3; rollback goes back to the last checkpoint and
+    leaves out the batches since, this one included. After max_rollbacks rollbacks, or 20 updates skipped in a row,
+    on_divergence decides. By default stop, or skip where on_divergence is continue."""
+    max_rollbacks: int = 3
+    """Rollbacks of a run, at most."""
 
 
 @dataclass
@@ -127,6 +135,8 @@ class RunConfig:
         for name in ("init_seed", "data_seed", "dropout_seed"):
             if getattr(self, name) is None:
                 setattr(self, name, self.seed)
+        if self.train.on_nonfinite is None:
+            self.train.on_nonfinite = "stop" if self.train.on_divergence == "stop" else "skip"
 
     def check(self) -> None:
         """Raises ValueError, one line, for numbers that no run could use."""
@@ -144,6 +154,8 @@ class RunConfig:
         ):
             if getattr(train, name) < 1:
                 raise ValueError(f"train.{name} is {getattr(train, name)}; it must be at least 1")
+        if train.max_rollbacks < 0:
+            raise ValueError(f"train.max_rollbacks is {train.max_rollbacks}; it must be 0 or more")
         if train.record_every < 0:
             raise ValueError(f"train.record_every is {train.record_every}; it must be 0 (never) or more")
         if optimizer.learning_rate <= 0:
@@ -199,13 +211,14 @@ def parse_arguments(argv: list[str] | None = None) -> RunConfig:
         namespace.pop("config", None)
         config = RunConfig(**vars(parser.instantiate(namespace)))
     except Exception as error:
-        raise ValueError(_one_line(error, parser)) from error
+        raise ValueError(one_line(error, parser)) from error
     config.check()
     config.model_config(vocab_size=1)
     return config
 
 
-def _one_line(error: Exception, parser: ArgumentParser) -> str:
+def one_line(error: Exception, parser: ArgumentParser) -> str:
+    """What a parser of dotted keys refused, with the nearest key where one does not exist."""
     text = " ".join(str(error).split())
     keys = [option.removeprefix("--") for action in parser._actions for option in action.option_strings]
     unknown = re.search(r"unrecognized arguments: (?:--)?(\S+)|Option '(\S+)' is not accepted", text)

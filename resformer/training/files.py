@@ -1,6 +1,7 @@
 """Files of a run that are whole at any instant, or not there."""
 
 import json
+import math
 import os
 import shutil
 from contextlib import contextmanager
@@ -12,11 +13,15 @@ import yaml
 
 def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -27,12 +32,21 @@ def write_yaml(path: Path, value: Any) -> None:
     write_atomically(path, yaml.safe_dump(value, sort_keys=False))
 
 
+def null_where_not_finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no NaN and no infinity: null stands for both."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
 @contextmanager
 def whole_folder(path: Path):
-    """A temporary folder that takes the name ``path`` when all that was written into it is on the disk."""
+    """A temporary folder that takes the name ``path`` when all that was written into it is on the disk.
+
+    Raises:
+        OSError: if its parent folder does not exist: it is not made again behind the back of who removed it.
+    """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary.mkdir()
     try:
         yield temporary
         for folder, _, names in os.walk(temporary):
@@ -50,6 +64,22 @@ def whole_folder(path: Path):
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a kill left half written in ``folder``; a folder that was about to be replaced gets its name back.
+
+    Only for whoever holds the folder alone.
+    """
+    for old in folder.glob(".*.old-*"):
+        target = folder / old.name[1:].rpartition(".old-")[0]
+        if not target.exists():
+            os.rename(old, target)
+    for leftover in [*folder.glob(".*.old-*"), *folder.glob(".*.tmp-*")]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def _fsync(path: Path) -> None:

@@ -14,7 +14,7 @@ from ..stability.endstate import StabilityWatch
 from .checkpoints import Progress, save_model
 from .config import RunConfig
 from .evaluation import bits_per_byte, compressors_bits_per_byte
-from .files import whole_folder, write_json
+from .files import null_where_not_finite, whole_folder, write_json
 
 SAMPLE_TOKENS = 120
 
@@ -38,7 +38,6 @@ def finish(
     corpus: Corpus,
     progress: Progress,
     accelerator: Accelerator,
-    loss: float | torch.Tensor | None,
     val_loss: float | None,
     watch: StabilityWatch,
 ) -> None:
@@ -46,11 +45,13 @@ def finish(
     if not accelerator.is_main_process:
         return
     folder = Path(config.run_dir)
-    summary = summarise(status, config, model, corpus, progress, accelerator, loss, val_loss)
+    summary = summarise(status, config, model, corpus, progress, accelerator, val_loss)
     summary |= watch.summary(val_loss, corpus.unigram_entropy)
     if status != "completed":
-        write_results(folder, summary)
-        again = "the same command goes on from there" if status == "interrupted" else "try a lower learning rate"
+        write_results(folder, null_where_not_finite(summary))
+        again = "the same command goes on from there"
+        if status == "diverged":
+            again = "try a lower learning rate, or --train.on_nonfinite rollback"
         print(f"{status} at step {progress.step}; everything up to there is in {folder}; {again}")
         return
     write_results(folder, summary, model, corpus)
@@ -75,7 +76,6 @@ def summarise(
     corpus: Corpus,
     progress: Progress,
     accelerator: Accelerator,
-    loss: float | torch.Tensor | None,
     val_loss: float | None,
 ) -> dict[str, Any]:
     """The contents of summary.json. Losses in nats per token; ``*_bits_per_byte`` compare between tokenizers."""
@@ -84,12 +84,13 @@ def summarise(
     return {
         "status": status,
         "step": progress.step,
-        "loss": None if loss is None else float(loss),
+        "loss": progress.loss,
         "val_loss": val_loss,
         "val_bits_per_byte": None if val_loss is None else bits_per_byte(val_loss, corpus),
         **compressors_bits_per_byte(corpus.validation_text),
         "unigram_entropy": corpus.unigram_entropy,
         "skipped_updates": progress.skipped_updates,
+        "rollbacks": progress.rollbacks,
         "residual": config.model.residual,  # type: ignore[attr-defined]
         "parameters": model.num_parameters(),
         "tokens": tokens,

@@ -1,16 +1,21 @@
 """The processes of a run: how many there are, on which device, and how the run ends."""
 
+import json
 import os
-import signal
 import sys
+import time
+from argparse import ArgumentError
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import psutil
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration
+from jsonargparse import ArgumentParser
 from transformers.utils import logging
-
-INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
@@ -19,6 +24,12 @@ def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
     Raises:
         ValueError: if fewer processes joined than were launched, or a tracker is not installed.
     """
+    for name in trackers:
+        if name not in {str(tracker) for tracker in get_available_trackers()}:
+            raise ValueError(
+                f"trackers: {name!r} is not one of accelerate's or not installed; those that are common come with "
+                "pip install 'resformer[trackers]'"
+            )
     logging.disable_progress_bar()  # one bar at a time, and none where nobody looks
     has_accelerator = torch.accelerator.is_available()
     # Without an accelerator, only cpu=True makes the launched processes know of each other.
@@ -26,9 +37,11 @@ def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
         cpu=not has_accelerator,
         mixed_precision=os.environ.get("ACCELERATE_MIXED_PRECISION") if _precision_was_chosen() else "bf16",
         log_with=trackers or None,
-        project_config=ProjectConfiguration(project_dir=run_dir),
+        project_config=ProjectConfiguration(project_dir=run_dir, logging_dir=str(Path(run_dir) / "trackers")),
     )
-    if not has_accelerator and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+    if threads := int(os.environ.get("RESFORMER_NUM_THREADS", "0")):  # a sweep divides the cores between its trials
+        torch.set_num_threads(threads)
+    elif not has_accelerator and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         # 'accelerate launch' says 1 where nobody chose; the cores that this process may use are better divided.
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     launched = int(os.environ.get("WORLD_SIZE", "1"))
@@ -41,40 +54,62 @@ def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
 
 
 def _precision_was_chosen() -> bool:
-    """``accelerate launch`` always sets the variable; 'no' is its default, and then bfloat16 is ours."""
-    return os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no" or "--mixed_precision" in " ".join(sys.orig_argv)
+    """Whether 'no' is a choice: ``accelerate launch`` sets the variable always, to 'no' where nothing was said."""
+    if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
+        return True
+    try:
+        launcher = psutil.Process().parent()
+        words = " ".join(launcher.cmdline() if launcher else [])
+    except psutil.Error:
+        words = ""
+    return "--mixed_precision" in words or ("ACCELERATE_MIXED_PRECISION" in os.environ and "accelerate" not in words)
 
 
-class Interruption:
-    """Remembers SIGINT and SIGTERM so that the loop can save before it ends; a second one ends at once."""
+def start_trackers(accelerator: Accelerator, config: dict[str, Any]) -> None:
+    """Begin logging to the trackers asked for, under the project name resformer, with the run's configuration."""
+    plain = {k: v if isinstance(v, (int, float, str)) else json.dumps(v) for k, v in config.items()}
+    accelerator.init_trackers("resformer", config=plain)
 
-    def __init__(self) -> None:
-        self.exit_code = 0
-        for number in INTERRUPTED:
-            signal.signal(number, self._note)
 
-    def _note(self, number, frame) -> None:
-        if self.exit_code:
-            os._exit(INTERRUPTED[number])
-        self.exit_code = INTERRUPTED[number]
+def arguments_of(function: Callable, argv: list[str] | None = None) -> dict[str, Any]:
+    """A function's arguments from the command line, where each is a flag with its type, default and documentation.
 
-    def agreed(self, accelerator: Accelerator) -> int:
-        """The exit code if any process was interrupted, else 0: all processes must leave the loop together."""
-        if accelerator.num_processes == 1:
-            return self.exit_code
-        code = torch.tensor(self.exit_code, device=accelerator.device)
-        return int(accelerator.gather(code.reshape(1)).max())
+    Raises:
+        ValueError: one line for whatever is not such a flag or value.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(function)
+    try:
+        return vars(parser.instantiate(parser.parse_args(argv)))
+    except ArgumentError as error:
+        raise ValueError(f"{' '.join(str(error).split())}; --help lists every flag") from error
 
 
 def run_program(main: Callable[[], int]) -> None:
-    """Call ``main`` and exit with its code; a person's error is one line on standard error and exit code 2."""
+    """Call ``main`` and exit with its code; a person's error is one line on standard error and exit code 2.
+
+    In a job of several processes the first says what is wrong for all. One that fails alone says it itself, and those
+    that only lost it say no more than that.
+    """
+    rank = int(os.environ.get("RANK", "0"))
     try:
         code = main()
     except (ValueError, OSError) as error:
         if os.environ.get("RESFORMER_TRACEBACK"):
             raise
-        message = " ".join(str(error).split())
-        if int(os.environ.get("RANK", "0")) == 0:
-            print(f"error: {message}", file=sys.stderr)
+        if rank:
+            time.sleep(5)  # where the first process fails as well, the launcher ends this one meanwhile
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         code = 2
+    except RuntimeError as error:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not _lost_a_process(error):
+            raise
+        print(f"rank {rank}: another process of this job has ended; its own error says why", file=sys.stderr)
+        code = 1
     sys.exit(code)
+
+
+def _lost_a_process(error: RuntimeError) -> bool:
+    return isinstance(error, torch.distributed.DistError) or any(
+        words in str(error) for words in ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    )

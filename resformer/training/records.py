@@ -10,69 +10,88 @@ from typing import Any
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from .files import write_atomically
+from .files import null_where_not_finite, write_atomically
 
 
 class Recorder:
     """Writes one line of metrics.jsonl per logged step, on the main process only.
 
     Args:
-        file: the metrics.jsonl to append to; lines beyond ``step`` (of a run that was killed) are dropped.
+        file: the metrics.jsonl to append to.
+        lines: how many of its lines belong to the steps done; what a run that was killed wrote after them goes.
         step: optimiser steps done.
         max_steps: where the bar ends.
     """
 
-    def __init__(self, file: Path, accelerator: Accelerator, step: int, max_steps: int):
-        self.accelerator = accelerator
-        self.main = accelerator.is_main_process
-        if self.main:
-            kept = [line for line in _lines(file) if line["step"] <= step]
-            write_atomically(file, "".join(json.dumps(line) + "\n" for line in kept))
-            self.file = open(file, "a", encoding="utf-8")  # noqa: SIM115
+    def __init__(self, file: Path, accelerator: Accelerator, step: int, max_steps: int, lines: int = 0):
+        self.path, self.accelerator, self.main = file, accelerator, accelerator.is_main_process
+        self.file: Any = None
+        self.rewind(lines)
         self.bar = tqdm(
             total=max_steps, initial=step, unit="step", disable=not (self.main and sys.stderr.isatty()), leave=False
         )
         self.tokens_at: int | None = None
         self.clock = time.perf_counter()
 
+    def rewind(self, lines: int) -> None:
+        """Keep the first ``lines`` lines and write after them."""
+        self.lines = lines
+        if self.main:
+            self._close()
+            text = self.path.read_bytes().decode("utf-8", "replace") if self.path.exists() else ""
+            write_atomically(self.path, "".join(line + "\n" for line in text.split("\n")[:-1][:lines]))
+            # Unbuffered: what did not fit on a full disk must not be tried again while the program ends.
+            self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+
     def log(self, step: int, tokens: int, **values: Any) -> None:
-        """One line. ``tokens`` counts all tokens trained on so far."""
+        """One line. ``tokens`` counts all tokens trained on so far. Raises OSError if it cannot be written."""
         now = time.perf_counter()
         if "loss" in values:
             if self.tokens_at is not None:
                 values["tokens_per_second"] = (tokens - self.tokens_at) / (now - self.clock)
                 self.bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['tokens_per_second']:,.0f} tokens/s")
             self.tokens_at, self.clock = tokens, now
+        values = null_where_not_finite(values)
+        self.lines += 1
         if self.main:
-            self.file.write(json.dumps({"step": step, "tokens": tokens, **values}) + "\n")
-            self.file.flush()
-        self.accelerator.log(values, step=step)
+            line = (json.dumps({"step": step, "tokens": tokens, **values}) + "\n").encode()
+            try:
+                written = self.file.write(line)
+            except OSError as error:
+                raise OSError(f"cannot write {self.path} ({error.strerror}); {_ROOM}") from error
+            if written != len(line):
+                raise OSError(f"cannot write {self.path} (no space left); {_ROOM}")
+        self.accelerator.log({k: v for k, v in values.items() if isinstance(v, (int, float))}, step=step)
 
-    def advance(self) -> None:
-        self.bar.update()
+    def advance(self, step: int) -> None:
+        """Move the bar to ``step``."""
+        self.bar.update(step - self.bar.n)
+
+    def synchronise(self) -> int:
+        """Everything logged is on the disk; the number of lines, for the checkpoint that is about to be saved."""
+        if self.main:
+            os.fsync(self.file.fileno())
+        return self.lines
 
     def pause(self) -> None:
         """Start the clock of tokens_per_second anew, after an evaluation or a checkpoint."""
         self.clock = time.perf_counter()
 
     def say(self, text: str) -> None:
+        """A line on standard error, above the bar."""
         if self.main:
-            self.bar.write(text, file=sys.stdout)
+            self.bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
         self.bar.close()
         if self.main:
             os.fsync(self.file.fileno())
+            self._close()
+
+    def _close(self) -> None:
+        if self.file is not None:
             self.file.close()
+            self.file = None
 
 
-def _lines(file: Path) -> list[dict]:
-    if not file.exists():
-        return []
-    lines = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:  # the last line of a run that was killed while it wrote
-            break
-    return lines
+_ROOM = "make room and start again: the run goes on from its last checkpoint"

@@ -1,17 +1,18 @@
 """From a configuration to everything a run needs, with every refusal before the first file is written."""
 
-import hashlib
+import fcntl
 import sys
 from pathlib import Path
 
 import torch
+import torch._dynamo
 from accelerate import Accelerator
 
 from ..data import Corpus, load_corpus
 from ..model import ResformerConfig
-from . import checkpoints
 from .config import RunConfig
-from .files import write_yaml
+from .files import remove_leftovers, write_yaml
+from .resuming import refuse_another_run
 
 
 def load_corpus_once(config: RunConfig, accelerator: Accelerator) -> Corpus:
@@ -47,17 +48,20 @@ def micro_batch_size(config: RunConfig, accelerator: Accelerator) -> int:
 
 
 def open_run_folder(config: RunConfig, accelerator: Accelerator) -> Path:
-    """The run's folder, with config.yaml in it.
+    """The run's folder, with config.yaml in it, held by this run alone for as long as it lives.
 
     Raises:
-        ValueError: if it holds a run of another configuration.
+        ValueError: if it holds a run of another configuration, or one that is still running.
         OSError: if it cannot be written.
     """
     folder = Path(config.run_dir)
-    checkpoints.refuse_another_run(config, folder)
+    refuse_another_run(config, folder)
     if accelerator.is_main_process:
         try:
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            _hold_alone(folder)
+            for place in (folder, folder / "checkpoints"):
+                remove_leftovers(place)
             write_yaml(folder / "config.yaml", config.as_dict())
         except OSError as error:
             raise OSError(f"run_dir: cannot write to {folder} ({error.strerror}); give another --run_dir") from error
@@ -65,7 +69,27 @@ def open_run_folder(config: RunConfig, accelerator: Accelerator) -> Path:
     return folder
 
 
-def seed_dropout(seed: int, step: int, rank: int) -> None:
-    """Dropout of a step depends on nothing before it, so that a resumed run draws the same."""
-    digest = hashlib.sha256(f"dropout|{seed}|{step}|{rank}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+def _hold_alone(folder: Path) -> None:
+    # A POSIX lock: gone with the process however it ends, and not inherited by the workers that load data.
+    lock = open(folder / ".lock", "w")  # noqa: SIM115
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ValueError(
+            f"{folder} is in use by a run that has not ended; wait for it, or give another --run_dir"
+        ) from error
+    _held.append(lock)
+
+
+_held: list = []  # closing the file would give the lock back
+
+
+def compile_blocks(model) -> None:
+    """Compile each block in place; blocks that differ only in depth share a graph.
+
+    Where a connection's history grows with depth every block is another graph, which torch's limit must allow.
+    """
+    blocks = model.model.layers
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, len(blocks) + 1)
+    for block in blocks:
+        block.compile()

@@ -1,5 +1,6 @@
 """One optimiser step."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -17,25 +18,37 @@ def train_step(
     accumulation: int,
     config: OptimizerConfig,
     accelerator: Accelerator,
-) -> tuple[torch.Tensor, float, bool]:
+    dropout_key: str = "",
+) -> tuple[float, float, bool]:
     """Forward and backward over ``accumulation`` micro batches, clip, update.
 
+    Args:
+        dropout_key: what the random numbers of this step follow from, with the place of the micro batch in the batch:
+            neither from what was drawn before nor from the number of processes.
+
     Returns:
-        The batch's cross entropy on this process in nats per token, the gradient's norm before clipping over all
-        processes, and whether the weights were updated: a gradient that is not finite is never stepped on.
+        The batch's cross entropy in nats per token and the gradient's norm before clipping, both over all processes,
+        and whether the weights were updated: a loss or a gradient that is not finite is never stepped on.
     """
     loss = torch.zeros((), device=accelerator.device)
     for index in range(accumulation):
         batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in next(batches).items()}
         last = index == accumulation - 1
+        seed_dropout(f"{dropout_key}|{accelerator.process_index * accumulation + index}")
         with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
             output = model(**batch, use_cache=False, z_loss=config.z_loss)
             accelerator.backward(output.loss / accumulation)
         loss += output.cross_entropy.detach() / accumulation
+    loss = accelerator.reduce(loss, "mean")
     grad_norm = float(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf))
-    finite = math.isfinite(grad_norm)
+    finite = math.isfinite(grad_norm) and math.isfinite(loss)
     for optimizer in optimizers:
         if finite:
             optimizer.step()
         optimizer.zero_grad()
-    return loss, grad_norm, finite
+    return float(loss), grad_norm, finite
+
+
+def seed_dropout(key: str) -> None:
+    digest = hashlib.sha256(f"dropout|{key}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -12,6 +12,8 @@
 
 import pytest
 import torch
+from oracle_helpers import GROUPED, HEADS, HIDDEN, INNER, LAYERS, VOCABULARY, copy, hold, llama_like, ours, randomise
+from parity_helpers import holds
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -27,44 +29,6 @@ from transformers import (
     OpenAIGPTLMHeadModel,
 )
 
-from resformer import ResformerConfig, ResformerForCausalLM
-
-VOCABULARY, HIDDEN, LAYERS, HEADS, INNER, LENGTH = 61, 32, 3, 4, 48, 17
-SHAPE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": HIDDEN,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
-    "max_position_embeddings": 32,
-}
-GROUPED = SHAPE | {"num_key_value_heads": 2, "intermediate_size": INNER, "attn_implementation": "eager"}
-PROJECTIONS = {f"{name}_proj": f"{name}_proj" for name in "qkvo"}
-
-
-def ours(**options) -> ResformerForCausalLM:
-    return ResformerForCausalLM(ResformerConfig(**SHAPE, attn_implementation="eager", **options)).double()
-
-
-def randomise(model):
-    """Norms, biases and all: a parity of ones and zeros would prove little."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model.double().eval()
-
-
-def copy(target, source, offset: float = 0.0, transpose: bool = False):
-    """``target``'s tensors from ``source``'s; a pair for each that was copied, to compare gradients."""
-    pairs = []
-    for name, parameter in target.named_parameters(recurse=False):
-        other = getattr(source, name)
-        value = (other.T if transpose and other.ndim == 2 else other) + offset
-        with torch.no_grad():
-            parameter.copy_(value)
-        pairs.append((parameter, other, transpose and other.ndim == 2))
-    return pairs
-
 
 def split(targets, source):
     """GPT's fused, transposed q, k, v."""
@@ -72,41 +36,6 @@ def split(targets, source):
         for target, weight, bias in zip(targets, source.weight.chunk(3, 1), source.bias.chunk(3), strict=True):
             target.weight.copy_(weight.T)
             target.bias.copy_(bias)
-
-
-def hold(model, oracle, pairs):
-    """Logits and each copied parameter's gradient to 1e-5.
-
-    In float64 first, although the oracles take norms, softmax and rotations through float32 inside: what is left is
-    their rounding. Then the logits once more in float32.
-    """
-    tokens = torch.randint(VOCABULARY, (2, LENGTH), generator=torch.Generator().manual_seed(1))
-    model.eval()
-    got, expected = model(input_ids=tokens, labels=tokens), oracle(input_ids=tokens, labels=tokens)
-    torch.testing.assert_close(got.logits, expected.logits, atol=1e-5, rtol=0)
-    got.loss.backward()
-    expected.loss.backward()
-    for mine, theirs, transposed in pairs:
-        gradient = theirs.grad.T if transposed else theirs.grad
-        torch.testing.assert_close(mine.grad, gradient, atol=1e-5, rtol=1e-4)
-    single = model.float()(input_ids=tokens).logits
-    torch.testing.assert_close(single, oracle.float()(input_ids=tokens).logits, atol=1e-5, rtol=1e-5)
-
-
-def llama_like(model, oracle, norms, offset=0.0):
-    """``norms`` maps each of our norms in a block to the oracle's name for it."""
-    inner, theirs = model.model, oracle.model
-    pairs = copy(inner.embed_tokens, theirs.embed_tokens) + copy(inner.norm, theirs.norm, offset)
-    if not model.config.tie_word_embeddings:
-        pairs += copy(model.lm_head, oracle.lm_head)
-    for block, layer in zip(inner.layers, theirs.layers, strict=True):
-        for name in PROJECTIONS:
-            pairs += copy(getattr(block.attention, name), getattr(layer.self_attn, name))
-        for name in ("gate_proj", "up_proj", "down_proj"):
-            pairs += copy(getattr(block.mlp, name), getattr(layer.mlp, name))
-        for path, name in norms.items():
-            pairs += copy(block.get_submodule(path), layer.get_submodule(name), offset)
-    return pairs
 
 
 def gpt_like(model, oracle, blocks, names):
@@ -126,6 +55,7 @@ GPT = {"norm": "layernorm", "norm_eps": 1e-5, "position_embedding": "learned", "
        "gated_mlp": False, "hidden_act": "gelu_new"}  # fmt: skip
 
 
+@holds("transformers GPT2", "pre")
 def test_gpt2_is_pre():
     config = GPT2Config(vocab_size=VOCABULARY, n_embd=HIDDEN, n_layer=LAYERS, n_head=HEADS, n_positions=32,
                         resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, attn_implementation="eager")  # fmt: skip
@@ -137,6 +67,7 @@ def test_gpt2_is_pre():
     hold(model, oracle, pairs + gpt_like(model, oracle, body.h, names))
 
 
+@holds("transformers OpenAIGPT", "post")
 def test_openai_gpt_is_post():
     config = OpenAIGPTConfig(vocab_size=VOCABULARY, n_embd=HIDDEN, n_layer=LAYERS, n_head=HEADS, n_positions=32,
                              resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, afn="gelu")  # fmt: skip
@@ -148,6 +79,7 @@ def test_openai_gpt_is_post():
     hold(model, oracle, pairs + gpt_like(model, oracle, body.h, names))
 
 
+@holds("transformers Llama", "pre")
 @pytest.mark.parametrize("tied", [False, True])
 def test_llama_is_pre(tied):
     oracle = randomise(LlamaForCausalLM(LlamaConfig(**GROUPED, tie_word_embeddings=tied)))
@@ -156,6 +88,7 @@ def test_llama_is_pre(tied):
     hold(model, oracle, llama_like(model, oracle, norms))
 
 
+@holds("transformers Olmo2", "res_post")
 def test_olmo2_is_res_post():
     oracle = randomise(Olmo2ForCausalLM(Olmo2Config(**GROUPED, rms_norm_eps=1e-6, pad_token_id=None)))
     model = ours(residual="res_post", qk_norm="projection", num_key_value_heads=2, intermediate_size=INNER,
@@ -169,12 +102,14 @@ def test_olmo2_is_res_post():
     hold(model, oracle, llama_like(model, oracle, norms))
 
 
-def test_gemma2_is_peri():
+@holds("transformers Gemma2", "peri", "sandwich")
+@pytest.mark.parametrize("kind", ["peri", "sandwich"])
+def test_gemma2_is_peri(kind):
     config = Gemma2Config(**GROUPED, head_dim=8, query_pre_attn_scalar=8, attn_logit_softcapping=None,
                           final_logit_softcapping=5.0, sliding_window=64, hidden_activation="gelu_pytorch_tanh",
                           tie_word_embeddings=False)  # fmt: skip
     oracle = randomise(Gemma2ForCausalLM(config))
-    model = ours(residual="peri", num_key_value_heads=2, intermediate_size=INNER, hidden_act="gelu_pytorch_tanh",
+    model = ours(residual=kind, num_key_value_heads=2, intermediate_size=INNER, hidden_act="gelu_pytorch_tanh",
                  final_logit_softcapping=5.0, tie_word_embeddings=False)  # fmt: skip
     norms = {
         "attention_residual.norm_in": "input_layernorm",
@@ -193,11 +128,13 @@ def test_gemma2_is_peri():
     hold(model, oracle, [pair for pair in pairs if pair[0] is not embedding])
 
 
-def test_granite_is_granite():
+@holds("transformers Granite", "granite", "scaled")
+@pytest.mark.parametrize("residual", ["granite(multiplier=0.3)", "scaled(branch=0.3)"])
+def test_granite_is_granite(residual):
     config = GraniteConfig(**GROUPED, residual_multiplier=0.3, attention_multiplier=(HIDDEN // HEADS) ** -0.5,
                            embedding_multiplier=1.0, logits_scaling=1.0, tie_word_embeddings=False)  # fmt: skip
     oracle = randomise(GraniteForCausalLM(config))
-    model = ours(residual={"kind": "granite", "multiplier": 0.3}, num_key_value_heads=2, intermediate_size=INNER,
+    model = ours(residual=residual, num_key_value_heads=2, intermediate_size=INNER,
                  tie_word_embeddings=False)  # fmt: skip
     norms = {"attention_residual.norm": "input_layernorm", "mlp_residual.norm": "post_attention_layernorm"}
     hold(model, oracle, llama_like(model, oracle, norms))

@@ -90,3 +90,9 @@ def test_amax_gain_against_numpy():
     assert found["log_column"] == pytest.approx(np.mean(logs), rel=1e-5)
     second = [np.sort(np.abs(np.linalg.eigvals(m)))[-2] for m in matrices]
     assert found["second"] == pytest.approx(np.mean(second), rel=1e-4)
+
+
+def test_a_mixing_that_is_not_finite_is_measured_as_such():
+    mixing = torch.eye(3).repeat(2, 1, 1)
+    mixing[1, 0, 0] = float("nan")
+    assert torch.isnan(signal.amax_gain(mixing)["second"])

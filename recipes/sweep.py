@@ -1,0 +1,41 @@
+"""Compare residual connections over learning rates, seeds and whatever else a run has keys for.
+
+python recipes/sweep.py --config recipes/sweeps/quick.yaml [--dotted.key VALUE ...]
+
+The same command goes on with a sweep that was stopped. `--dry_run true` prints the plan and what it costs.
+"""
+
+from pathlib import Path
+
+from resformer.sweep import running, screen
+from resformer.sweep.config import parse_sweep
+from resformer.sweep.executors import make_executor
+from resformer.sweep.ledgers import corpora, make_plan
+from resformer.sweep.trials import Sweep
+from resformer.training.files import write_json
+from resformer.training.launch import run_program
+
+PROGRAM = Path(__file__).with_name("train.py")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    config = parse_sweep(arguments)
+    sweep = Sweep(config)
+    data = corpora(sweep, show_progress=screen.on_a_terminal())
+    plan = make_plan(sweep, data)
+    if config.dry_run:
+        screen.print_plan(sweep, data, running.load(sweep), plan)
+        return 0
+    executor = make_executor(config.executor, str(sweep.folder / "executor"))
+    sweep.open_folder()
+    write_json(sweep.folder / "plan.json", plan.as_dict())
+    state = running.load(sweep, set_torn_aside=True)
+    screen.print_plan(sweep, data, state, plan)
+    with screen.live(sweep, executor.slots) as show:
+        code = running.run(sweep, executor, str(PROGRAM), state, show)
+    screen.print_end(sweep, state, code)
+    return code
+
+
+if __name__ == "__main__":
+    run_program(main)

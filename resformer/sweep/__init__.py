@@ -1,0 +1,1 @@
+"""Ablation sweeps: a definition, its trials, who runs them, and the statistics of what they found."""

@@ -1,0 +1,211 @@
+"""What a sweep is told: arms, grid, learning rates, seeds, controls, and who runs it."""
+
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from ..training.config import one_line
+from .curves import DELTA
+
+
+@dataclass
+class LearningRates:
+    """The peak learning rates that every arm is tuned over."""
+
+    grid: list[float] = field(default_factory=lambda: [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1])
+    """Of every arm at every point."""
+    extend_by: int = 2
+    """Rates that may be added at each point, for all its arms alike, while the best of some arm lies at the edge."""
+
+
+@dataclass
+class Seeds:
+    """Each seed sets the initial weights, the order of the data and dropout."""
+
+    tuning: list[int] = field(default_factory=lambda: [1000])
+    """Choose each arm's best learning rate; never reported."""
+    reporting: list[int] = field(default_factory=lambda: [0, 1, 2])
+    """Reported, paired between arms."""
+    reporting_rates: Literal["optimum", "all"] = "optimum"
+    """Where the reporting seeds run: at the arm's own and the reference's best rate, or at every rate."""
+
+
+@dataclass
+class Controls:
+    """What every difference is measured against, and what shows that the instrument works."""
+
+    reference: str = "pre"
+    """The arm that all others are compared with."""
+    same: str | None = None
+    """The A/A arm: the reference once more, with initial weights of its own. It must come out null."""
+    broken: str | None = None
+    """An arm known to break. It must be flagged."""
+    broken_at: dict[str, Any] = field(default_factory=dict)
+    """The part of the grid where it is known to break; by default anywhere."""
+
+
+@dataclass
+class Statistics:
+    """Declared before the first run."""
+
+    margin: float = 0.01
+    """Smallest difference of interest in nats per token; inside it two arms are equivalent."""
+    delta: float = DELTA
+    """Nats above the best loss at which a learning rate counts as unstable and a run as degraded."""
+    window: tuple[float, float] | None = None
+    """Learning rates over which the sensitivity is the mean; by default all of the grid."""
+    alpha: float = 0.05
+    """Chance of one false verdict in the sweep."""
+
+
+@dataclass
+class ExecutorConfig:
+    """Who runs the trials. Their results do not depend on it."""
+
+    name: Literal["local", "ray", "slurm"] = "local"
+    """This machine, a Ray cluster, or SLURM through submitit."""
+    workers: int | None = None
+    """Trials at once; by default as many as devices or cores allow."""
+    processes: int = 1
+    """Processes of one trial; more than one are launched by accelerate."""
+    threads: int = 1
+    """Threads of a process."""
+    devices: int | None = None
+    """Accelerators of one process; by default one where there are any."""
+    retries: int = 2
+    """Further attempts at a trial that ended for a reason outside the run."""
+    address: str | None = None
+    """Of a Ray cluster; by default one is started here."""
+    slurm: dict[str, Any] = field(default_factory=dict)
+    """Parameters of submitit: partition, timeout_min, mem_gb, ...; `cluster: local` runs its jobs here."""
+
+
+@dataclass
+class SweepConfig:
+    """A sweep: arms x grid x learning rates x seeds."""
+
+    sweep_dir: str = "runs/sweep"
+    """Folder of the sweep's files and runs."""
+    base: dict[str, Any] = field(default_factory=dict)
+    """Keys of a run (see recipes/train.py --help) that all trials share."""
+    arms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Name: keys of a run. What is not the residual connection is printed as a difference; `because` may say why."""
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+    """Key of a run: its values. Every arm runs at every point."""
+    exclude: list[dict[str, Any]] = field(default_factory=list)
+    """Parts of arms x grid to leave out, each as {arm: NAME, KEY: VALUE}."""
+    learning_rates: LearningRates = field(default_factory=LearningRates)
+    seeds: Seeds = field(default_factory=Seeds)
+    controls: Controls = field(default_factory=Controls)
+    statistics: Statistics = field(default_factory=Statistics)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    keep: Literal["model", "all", "figures"] = "model"
+    """Of a finished trial: its figures and final model, its checkpoints too, or its figures only."""
+    dry_run: bool = False
+    """Print the plan and what it costs, and run nothing."""
+
+    def check(self) -> None:
+        """Raises ValueError, one line, for what no sweep could be."""
+        if not self.arms:
+            raise ValueError("arms: there are none; name some, for example {pre: {model.residual: pre}}")
+        for name, value in self.grid.items():
+            if not value:
+                raise ValueError(f"grid: {name} has no values")
+        for role, seeds in (("tuning", self.seeds.tuning), ("reporting", self.seeds.reporting)):
+            if not seeds:
+                raise ValueError(f"seeds.{role}: there are none; give at least one, for example [0, 1, 2]")
+            if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+                raise ValueError(f"seeds.{role}: {seeds} must be different and not negative")
+        if both := set(self.seeds.tuning) & set(self.seeds.reporting):
+            raise ValueError(
+                f"seeds: {sorted(both)} stand under tuning and reporting; a seed that chose is not reported"
+            )
+        rates = self.learning_rates.grid
+        if not rates or min(rates) <= 0 or len(set(rates)) < len(rates):
+            raise ValueError(f"learning_rates.grid: {rates} must be different rates above 0")
+        if self.learning_rates.extend_by and len(rates) < 2:
+            raise ValueError("learning_rates: one rate cannot be extended; give two, or extend_by: 0")
+        for role, arm in vars(self.controls).items():
+            if role != "broken_at" and arm is not None and arm not in self.arms:
+                raise ValueError(f"controls.{role}: there is no arm {arm!r}; the arms are {', '.join(self.arms)}")
+        if self.controls.same == self.controls.reference:
+            raise ValueError("controls.same: the A/A arm is the reference under another name; give it one")
+        for part in (*self.exclude, self.controls.broken_at):
+            for key, value in part.items():
+                allowed = list(self.arms) if key == "arm" else self.grid.get(key)
+                if allowed is None or value not in allowed:
+                    raise ValueError(f"{part}: {key} is not in the grid with the value {value!r}")
+        positive = {"workers": self.executor.workers, "processes": self.executor.processes,
+                    "threads": self.executor.threads}  # fmt: skip
+        for key, number in positive.items():
+            if number is not None and number < 1:
+                raise ValueError(f"executor.{key} is {number}; it must be at least 1")
+
+    def definition(self) -> dict[str, Any]:
+        """What must not change while a sweep goes on: all but who runs it, where, and what is kept."""
+        free = {"executor", "sweep_dir", "keep", "dry_run"}
+        plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_plain(asdict(self)), sort_keys=False))
+        return {key: value for key, value in plain.items() if key not in free}
+
+
+def parse_sweep(argv: list[str] | None = None) -> SweepConfig:
+    """The sweep that the command line describes.
+
+    Raises:
+        ValueError: one line, for anything that is not a sweep.
+    """
+    parser = ArgumentParser(
+        prog="sweep.py", description="Compare residual connections over a grid of runs.", exit_on_error=False
+    )
+    parser.add_argument("--config", action="config", help="YAML file of the keys below; later flags win")
+    parser.add_class_arguments(SweepConfig, None)
+    try:
+        namespace = parser.parse_args(argv)
+        for path in namespace.pop("config", None) or []:
+            refuse_repeated_keys(Path(str(path)))
+        config = SweepConfig(**vars(parser.instantiate(namespace)))
+    except Exception as error:
+        raise ValueError(one_line(error, parser)) from error
+    config.check()
+    return config
+
+
+def refuse_repeated_keys(file: Path) -> None:
+    """YAML keeps the last of two equal keys and says nothing. Raises ValueError, which names key and lines."""
+    pending: list[tuple[str, yaml.Node | None]] = [
+        ("", yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader))
+    ]
+    while pending:
+        path, node = pending.pop()
+        if isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in node.value:
+                name, line = str(key.value), key.start_mark.line + 1
+                if name in lines:
+                    raise ValueError(f"{file}: {path}{name} is named twice, in lines {lines[name]} and {line}")
+                lines[name] = line
+                pending.append((f"{path}{name}.", value))
+        elif isinstance(node, yaml.SequenceNode):
+            pending.extend((path, item) for item in node.value)
+
+
+def flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Nested or dotted keys of a run as dotted ones; ``model.residual`` is a value, whatever its form."""
+    return dict(
+        chain.from_iterable(
+            flat({f"{key}.{inner}": item for inner, item in value.items()}).items()
+            if isinstance(value, dict) and key != "model.residual" and value
+            else [(key, value)]
+            for key, value in values.items()
+        )
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

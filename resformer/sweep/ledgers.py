@@ -1,0 +1,169 @@
+"""What an arm costs and in what it differs from the reference besides its residual connection."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ..data import Corpus, load_corpus
+from ..model import ResformerForCausalLM
+from ..model.residual import Residual
+from ..training.config import RunConfig
+from ..training.setup import model_config
+from .config import flat
+from .trials import Sweep
+
+_INITIAL_VALUES_UP_TO = 50_000_000
+_DIFFERENT = 1e-3
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Of one arm at one point: ``parameters``, those outside embeddings, floating-point operations per token (forward
+    and backward), and ``tokens`` of one run."""
+
+    parameters: int
+    non_embedding: int
+    flops_per_token: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The ledger of each arm at each point, and each arm's differences from the reference."""
+
+    ledgers: dict[tuple[str, str], Ledger]
+    differences: dict[str, list[str]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For plan.json."""
+        ledgers = [{"arm": arm, "point": point} | asdict(entry) for (arm, point), entry in self.ledgers.items()]
+        return {"ledgers": ledgers, "differences": self.differences}
+
+
+def make_plan(sweep: Sweep, data: Mapping[tuple[str, str], Corpus]) -> Plan:
+    """What is known before the first run. Differences are taken at the first point that an arm has."""
+    others = [arm for arm in sweep.arms if arm != sweep.config.controls.reference]
+    first = {arm: next(point for point in sweep.points if (arm, point) in sweep.runs) for arm in others}
+    return Plan(
+        {key: ledger(run, data[key]) for key, run in sweep.runs.items()},
+        {arm: differences(sweep, arm, point, data[arm, point]) for arm, point in first.items()},
+    )
+
+
+def corpora(sweep: Sweep, show_progress: bool = False) -> dict[tuple[str, str], Corpus]:
+    """Of each arm at each point. Fills the cache, so that no two trials build it at once."""
+    found: dict[str, Corpus] = {}
+    for config in sweep.runs.values():
+        if repr(config.data) not in found:
+            found[repr(config.data)] = load_corpus(config.data, show_progress=show_progress)
+    return {key: found[repr(config.data)] for key, config in sweep.runs.items()}
+
+
+def ledger(config: RunConfig, corpus: Corpus) -> Ledger:
+    """Read off a model on the meta device, whose weights take no memory."""
+    with torch.device("meta"):
+        model = ResformerForCausalLM(model_config(config, corpus))
+    tables = {id(weight): weight.numel() for weight in _embeddings(model)}
+    parameters = model.num_parameters()
+    return Ledger(
+        parameters,
+        parameters - sum(tables.values()),
+        model.floating_point_operations_per_token(config.data.sequence_length),
+        config.train.max_steps * config.train.batch_size * config.data.sequence_length,
+    )
+
+
+def differences(sweep: Sweep, arm: str, point: str, corpus: Corpus) -> list[str]:
+    """In words, everything but the residual connection in which ``arm`` differs from the reference at ``point``.
+
+    Keys of the configuration; initial values, learning-rate and weight-decay multipliers of the parameters that both
+    have; and the parameters that only one has. Above 50 million parameters initial values are not compared.
+    """
+    reference = sweep.config.controls.reference
+    ours, theirs = sweep.runs[arm, point], sweep.runs[reference, point]
+    a, b = flat(ours.as_dict()), flat(theirs.as_dict())
+    found = [
+        f"{key}: {a.get(key)!r}, the reference {b.get(key)!r}"
+        for key in sorted(set(a) | set(b))
+        if key not in ("model.residual", "run_dir") and a.get(key) != b.get(key)
+    ]
+    if arm == sweep.config.controls.same:
+        return [*found, "initial weights and dropout from seeds of its own (A/A)"]
+    big = ledger(theirs, corpus).parameters > _INITIAL_VALUES_UP_TO
+    one, other = (_model(config, corpus, big) for config in (ours, theirs))
+    return found + _parameters(one, other, compare_values=not big)
+
+
+def _parameters(one: ResformerForCausalLM, other: ResformerForCausalLM, compare_values: bool) -> list[str]:
+    ours, theirs = dict(one.named_parameters()), dict(other.named_parameters())
+    our_hints, their_hints = one.optimizer_hints(), other.optimizer_hints()
+    found = []
+    for label, mine, his in (("its own", ours, theirs), ("only the reference's", theirs, ours)):
+        if only := [name for name in mine if name not in his]:
+            number = sum(mine[name].numel() for name in only)
+            found.append(f"{label} parameters: {number:,} in {len(only)} tensors, {_pattern(only[0])}, ...")
+    groups: dict[str, list[str]] = {}
+    for name in (name for name in ours if name in theirs):
+        if ours[name].shape != theirs[name].shape:
+            groups.setdefault(f"shape {tuple(ours[name].shape)}, not {tuple(theirs[name].shape)}", []).append(name)
+            continue
+        hint, his_hint = our_hints[name], their_hints[name]
+        if hint != his_hint:
+            groups.setdefault(
+                f"learning-rate multiplier {hint.learning_rate_multiplier:g} (reference "
+                f"{his_hint.learning_rate_multiplier:g}), weight-decay multiplier {hint.weight_decay_multiplier:g} "
+                f"({his_hint.weight_decay_multiplier:g})", []).append(name)  # fmt: skip
+        if compare_values and not torch.equal(ours[name], theirs[name]):
+            rms, his_rms = (float(t.detach().float().square().mean().sqrt()) for t in (ours[name], theirs[name]))
+            if his_rms and abs(rms / his_rms - 1) > _DIFFERENT:
+                groups.setdefault(f"initial RMS x {rms / his_rms:.3g}", []).append(name)
+            else:
+                groups.setdefault("other initial values of the same RMS", []).append(name)
+    for what, names in groups.items():
+        kinds = sorted({_pattern(name) for name in names})
+        found.append(f"{what}: {', '.join(kinds[:4])}{', ...' if len(kinds) > 4 else ''} ({len(names)} tensors)")
+    return found
+
+
+def seconds_per_step(config: RunConfig, corpus: Corpus, threads: int, steps: int = 2) -> float:
+    """Of forward, backward and update, measured on this machine for one micro batch and scaled to the whole batch."""
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    model: torch.nn.Module = ResformerForCausalLM(model_config(config, corpus))
+    model.to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+    micro = config.train.micro_batch_size or config.train.batch_size
+    tokens = torch.randint(corpus.vocab_size, (micro, config.data.sequence_length), device=device)
+    try:
+        for step in range(steps + 1):
+            if step == 1:
+                start = time.perf_counter()
+            with torch.autocast(device.type, torch.bfloat16):
+                loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            loss.item()
+    finally:
+        torch.set_num_threads(before)
+    return (time.perf_counter() - start) / steps * (config.train.batch_size / micro)
+
+
+def _model(config: RunConfig, corpus: Corpus, meta: bool) -> ResformerForCausalLM:
+    torch.manual_seed(0)
+    with torch.device("meta" if meta else "cpu"):
+        return ResformerForCausalLM(model_config(config, corpus))
+
+
+def _embeddings(model: ResformerForCausalLM) -> list[torch.Tensor]:
+    inside = {id(m) for r in model.modules() if isinstance(r, Residual) for m in r.modules()}
+    tables = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding) and id(m) not in inside]
+    return [*tables, model.lm_head.weight]
+
+
+def _pattern(name: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in name.removeprefix("model.").split("."))

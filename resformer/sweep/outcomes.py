@@ -1,0 +1,167 @@
+"""What a trial's files say: whether it is finished, how it ended, what it cost."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ..training.files import write_atomically
+from .analysis import FAILED, Result
+from .trials import Trial
+
+STUCK, JUMP, LAST_SHARE, EMA = 0.1, 1.0, 0.05, 0.9
+RECORDS = "attempts.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished trial: its result and what it cost.
+
+    Attributes:
+        spikes: spike events of the training loss; none where the run did not count them.
+        step_seconds: median over the run.
+        peak_memory: bytes, of the device, or of the process where there is none.
+    """
+
+    trial: Trial
+    result: Result
+    steps: int
+    tokens: int
+    wall_seconds: float
+    step_seconds: float | None
+    peak_memory: int | None
+    spikes: int | None
+    summary: Mapping[str, Any]
+
+
+class TornTrial(ValueError):
+    """A file of a trial that cannot be read, or does not belong with the others."""
+
+
+def read_outcome(trial: Trial, folder: Path) -> Outcome | None:
+    """The outcome of the trial in ``folder``, or none if it is not finished.
+
+    Raises:
+        TornTrial: if its files are torn.
+    """
+    if not (folder / "summary.json").exists():
+        _check_yaml(folder / "config.yaml")
+        return None
+    summary = _json(folder / "summary.json", (folder / "summary.json").read_text(encoding="utf-8", errors="replace"))
+    if not isinstance(summary, dict) or "status" not in summary:
+        raise TornTrial(f"{folder / 'summary.json'} is no summary of a run")
+    _check_yaml(folder / "config.yaml")
+    if summary["status"] not in ("completed", "diverged"):
+        return None
+    metrics = _lines(folder / "metrics.jsonl")
+    losses = {line["step"]: float(line["loss"]) for line in metrics if line.get("loss") is not None}
+    if 1 not in losses:
+        raise TornTrial(f"{folder / 'metrics.jsonl'} lacks step 1 of a finished run")
+    val_loss = summary.get("val_loss")
+    result = Result(
+        trial.arm, trial.point, trial.learning_rate, trial.seed,
+        float("nan") if val_loss is None else float(val_loss), losses[1],
+        summary.get("end_state") or end_state(summary, [losses[step] for step in sorted(losses)]),
+    )  # fmt: skip
+    spikes = summary.get("spikes")
+    speeds = [line["tokens_per_second"] for line in metrics if line.get("tokens_per_second")]
+    tokens_per_step = summary["tokens"] / max(1, summary["step"])
+    peaks = [record.get("peak_memory") for record in _lines(folder / RECORDS, torn_ok=True)]
+    return Outcome(
+        trial, result, summary["step"], summary["tokens"], summary["wall_seconds"],
+        tokens_per_step / median(speeds) if speeds else None,
+        max((peak for peak in peaks if peak), default=None),
+        len(spikes["loss"]) if isinstance(spikes, dict) else None, summary,
+    )  # fmt: skip
+
+
+def end_state(summary: Mapping[str, Any], losses: list[float]) -> str:
+    """``diverged``, ``stuck`` or ``ok`` by the rules of STABILITY, for a run whose summary does not say.
+
+    Diverged: not finite, or the smoothed loss (exponential average, 0.9) ends above the loss at initialisation or more
+    than 1 nat above its minimum for the last 5 % of the steps. Stuck: within 0.1 nat of the unigram entropy, or above.
+    """
+    val_loss = summary.get("val_loss")
+    if summary["status"] == "diverged" or val_loss is None or not math.isfinite(val_loss):
+        return "diverged"
+    if not np.isfinite(losses).all():
+        return "diverged"
+    smooth, course = losses[0], []
+    for loss in losses:
+        smooth = EMA * smooth + (1 - EMA) * loss
+        course.append(smooth)
+    last = max(1, round(LAST_SHARE * len(course)))
+    if course[-1] > losses[0] or min(course[-last:]) > min(course) + JUMP:
+        return "diverged"
+    return "stuck" if val_loss >= summary["unigram_entropy"] - STUCK else "ok"
+
+
+def with_degraded(results: Iterable[Result], delta: float) -> list[Result]:
+    """The same results, with ``degraded`` where a run ended more than ``delta`` nats above the best mean of its arm.
+
+    Which needs the whole sweep: a run alone cannot know how well its arm can do.
+    """
+    results = list(results)
+    cells: dict[tuple[str, str], dict[float, list[float]]] = {}
+    for result in results:
+        cells.setdefault((result.arm, result.point), {}).setdefault(result.learning_rate, []).append(result.clipped)
+    best = {key: min(float(np.mean(losses)) for losses in rates.values()) for key, rates in cells.items()}
+    return [
+        replace(result, end_state="degraded")
+        if result.end_state not in FAILED and result.val_loss > best[result.arm, result.point] + delta
+        else result
+        for result in results
+    ]
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a torn trial's folder, so that it runs anew and nothing is lost. Returns where it went."""
+    number = 1
+    while (target := folder.with_name(f"{folder.name}.torn-{number}")).exists():
+        number += 1
+    os.rename(folder, target)
+    return target
+
+
+def record_attempt(folder: Path, record: dict[str, Any]) -> None:
+    file = folder / RECORDS
+    text = "".join(json.dumps(line) + "\n" for line in [*_lines(file, torn_ok=True), record])
+    write_atomically(file, text)
+
+
+def _lines(file: Path, torn_ok: bool = False) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    lines: list[dict[str, Any]] = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            lines.append(_json(file, line))
+        except TornTrial:
+            if not torn_ok:
+                raise
+    return lines
+
+
+def _json(file: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise TornTrial(f"{file} is torn ({error.msg})") from error
+
+
+def _check_yaml(file: Path) -> None:
+    if not file.exists():
+        return
+    try:
+        whole = isinstance(yaml.safe_load(file.read_text(encoding="utf-8", errors="replace")), dict)
+    except yaml.YAMLError:
+        whole = False
+    if not whole:
+        raise TornTrial(f"{file} is torn")

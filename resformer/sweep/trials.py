@@ -1,0 +1,162 @@
+"""From a definition to its trials: which run each of them is, under which name, in which folder."""
+
+import hashlib
+import itertools
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..training.config import RunConfig, parse_arguments
+from ..training.files import write_yaml
+from .analysis import Rules
+from .config import SweepConfig, flat
+
+# Said elsewhere in a sweep, so that every arm gets the same.
+_ELSEWHERE = {"optimizer.learning_rate": "learning_rates.grid", "run_dir": "sweep_dir", "resume": "nothing"}
+_ELSEWHERE |= dict.fromkeys(("seed", "init_seed", "data_seed", "dropout_seed"), "seeds")
+# The A/A arm's initial weights and dropout are its own (the data's order is shared, as between any two arms): a
+# bit-equal copy would come out null whatever the noise.
+_SAME_ARM_SEED = 500_000
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run of a sweep. ``point`` is the label of its place in the grid."""
+
+    arm: str
+    point: str
+    learning_rate: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        words = [self.arm, *([self.point] if self.point else []), f"lr={self.learning_rate:g}", f"seed={self.seed}"]
+        return _in_a_path("_".join(words))
+
+
+class Sweep:
+    """A checked definition.
+
+    Attributes:
+        config: as told.
+        folder: of the sweep's files.
+        points: label of each point of the grid: its keys and values.
+
+    Raises:
+        ValueError: one line, for a combination that no run could have, naming arm, point and key.
+    """
+
+    def __init__(self, config: SweepConfig):
+        self.config, self.folder = config, Path(config.sweep_dir)
+        self.base = {"train.log_every": 1, "train.keep_checkpoints": 1} | flat(config.base)
+        self.because = {arm: str(keys["because"]) for arm, keys in config.arms.items() if "because" in keys}
+        self.arms = {arm: {k: v for k, v in flat(keys).items() if k != "because"} for arm, keys in config.arms.items()}
+        for place, keys in [
+            ("base", self.base),
+            *((f"arms.{n}", k) for n, k in self.arms.items()),
+            ("grid", config.grid),
+        ]:
+            for key in keys:
+                if key in _ELSEWHERE:
+                    raise ValueError(f"{place}: {key} is set by the sweep, see {_ELSEWHERE[key]}")
+        if self.base["train.log_every"] != 1:
+            raise ValueError("base: train.log_every must be 1; the loss at initialisation and spikes are read from it")
+        folders: dict[str, str] = {}
+        for arm in self.arms:
+            if (other := folders.setdefault(_in_a_path(arm), arm)) != arm:
+                raise ValueError(f"arms: {other!r} and {arm!r} would share their folders; rename one")
+        self.points = {self._label(point): point for point in self._grid()}
+        self.runs: dict[tuple[str, str], RunConfig] = {
+            (arm, label): self._run(arm, label)
+            for label in self.points
+            for arm in self.arms
+            if not any(self._matches(part, arm, label) for part in config.exclude)
+        }
+        controls = config.controls
+        for label in self.points:
+            if any(p == label for _, p in self.runs) and (controls.reference, label) not in self.runs:
+                raise ValueError(
+                    f"exclude: the reference {controls.reference!r} is left out at {label or 'all points'}"
+                )
+
+    def arms_at(self, point: str) -> list[str]:
+        return [arm for arm, label in self.runs if label == point]
+
+    def rules(self) -> Rules:
+        config, controls, chosen = self.config, self.config.controls, self.config.statistics
+        at = [label for label in self.points if self._matches(controls.broken_at, "", label)]
+        return Rules(
+            list(self.arms), list(self.points), controls.reference, config.seeds.tuning, config.seeds.reporting,
+            controls.same, controls.broken, at, chosen.margin, chosen.delta, chosen.window, chosen.alpha,
+        )  # fmt: skip
+
+    def run_dir(self, trial: Trial) -> Path:
+        return self.folder / "trials" / trial.name
+
+    def run_config(self, trial: Trial) -> dict[str, Any]:
+        """All keys of the trial's run, as its config.yaml will hold them."""
+        own = trial.seed + (_SAME_ARM_SEED if trial.arm == self.config.controls.same else 0)
+        config = self.runs[trial.arm, trial.point].as_dict()
+        config["optimizer"]["learning_rate"] = trial.learning_rate
+        seeds = {"seed": trial.seed, "init_seed": own, "data_seed": trial.seed, "dropout_seed": own}
+        return config | seeds | {"run_dir": str(self.run_dir(trial))}
+
+    def open_folder(self) -> None:
+        """Write sweep.yaml. Raises ValueError if the folder holds another definition, naming the first key."""
+        file, ours = self.folder / "sweep.yaml", self.config.definition()
+        if file.exists():
+            theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
+            for key in ours:
+                if (other := (theirs or {}).get(key)) != ours[key]:
+                    raise ValueError(
+                        f"{self.folder} holds a sweep of another definition ({key} is {_short(other)}, not "
+                        f"{_short(ours[key])}); give another --sweep_dir"
+                    )
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_yaml(file, ours)
+        except OSError as error:
+            raise OSError(f"sweep_dir: cannot write to {self.folder} ({error.strerror}); give another") from error
+
+    def _grid(self) -> list[dict[str, Any]]:
+        keys = self.config.grid
+        return [dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())]
+
+    def _label(self, point: dict[str, Any]) -> str:
+        last = [key.rpartition(".")[2] for key in point]
+        names = last if len(set(last)) == len(last) else list(point)
+        return ",".join(f"{name}={_value(value)}" for name, value in zip(names, point.values(), strict=True))
+
+    def _matches(self, part: dict[str, Any], arm: str, label: str) -> bool:
+        where = {"arm": arm} | self.points[label]
+        return all(where.get(key) == value for key, value in part.items())
+
+    def _run(self, arm: str, label: str) -> RunConfig:
+        flags: list[str] = []
+        for key, value in (self.base | self.points[label] | self.arms[arm]).items():
+            flags += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+        try:
+            return parse_arguments(flags)
+        except ValueError as error:
+            raise ValueError(f"arm {arm!r} at {label or 'its point'}: {error}") from error
+
+
+def _in_a_path(text: str) -> str:
+    return re.sub(r"[^\w.=,+-]", "-", text)
+
+
+def _value(value: Any) -> str:
+    text = str(value) if isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)
+    if len(text) > 24 or re.search(r"[^\w.+-]", text):
+        return re.sub(r"[^\w.+-]", "-", text)[:16] + "-" + hashlib.sha256(text.encode()).hexdigest()[:6]
+    return text
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,166 @@
+"""Going on where a run stood: which checkpoint, whether it is whole, and whether it is of this very run."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+import yaml
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_model
+
+from ..data import Corpus
+from .checkpoints import OPTIMIZERS, STATE, Progress, checkpoints, step_of
+from .config import RunConfig
+from .integrity import damage
+
+# What may differ between the run that saved and the run that goes on.
+_FREE = {
+    "run_dir", "resume", "trackers", "data.num_workers", "data.cache_dir",
+    *(f"train.{name}" for name in (
+        "keep_checkpoints", "save_every", "micro_batch_size", "log_every", "eval_every", "record_every",
+        "record_sequences", "on_divergence", "on_nonfinite", "max_rollbacks", "compile", "gradient_checkpointing",
+    )),
+}  # fmt: skip
+
+
+def refuse_another_run(config: RunConfig, folder: Path) -> None:
+    """Raises ValueError if ``folder`` holds a run of another configuration, naming the first key that differs."""
+    file = folder / "config.yaml"
+    if not file.exists():
+        return
+    theirs, ours = flat(yaml.safe_load(file.read_text(encoding="utf-8"))), flat(config.as_dict())
+    if config.schedule.name == "constant":  # the only schedule that does not depend on where it ends
+        theirs["train.max_steps"] = config.train.max_steps
+    for key in sorted(set(theirs) | set(ours)):
+        if key not in _FREE and theirs.get(key) != ours.get(key):
+            reason = ""
+            if key == "train.max_steps":
+                reason = f" (schedule.name {config.schedule.name} spreads over all steps; only constant can go on)"
+            raise ValueError(
+                f"{folder} holds a run with {key} = {theirs.get(key)!r}, not {ours.get(key)!r}{reason}; "
+                "give another --run_dir, or the same value"
+            )
+
+
+def flat(value: dict, prefix: str = "") -> dict:
+    """Nested keys joined by dots."""
+    joined: dict = {}
+    for key, item in value.items():
+        if isinstance(item, dict) and prefix + key != "model.residual":
+            joined |= flat(item, f"{prefix}{key}.")
+        else:
+            joined[prefix + key] = item
+    return joined
+
+
+def find(config: RunConfig) -> Path | None:
+    """The checkpoint to go on from, every file of it as it was written, or none.
+
+    Raises:
+        ValueError: if ``resume`` names a folder that is no whole checkpoint, or is ``never`` where there are some.
+    """
+    if config.resume not in ("auto", "never"):
+        path = Path(config.resume)
+        if not (path / STATE).exists():
+            raise ValueError(f"resume: {path} is not a checkpoint of a run (it has no {STATE})")
+        if wrong := damage(path):
+            raise ValueError(f"resume: {path} is damaged: {wrong}; give another checkpoint")
+        return path
+    folder = Path(config.run_dir)
+    if checkpoints(folder) and config.resume == "never":
+        raise ValueError(f"{folder} already holds checkpoints; give another --run_dir, or leave --resume at auto")
+    return newest_whole(folder)
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint of a run that is undamaged, with a warning for every one that is not.
+
+    Raises:
+        ValueError: if there are checkpoints and none is whole.
+    """
+    existing = checkpoints(folder)
+    for path in reversed(existing):
+        if not (wrong := damage(path)):
+            return path
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"warning: {path} is damaged: {wrong}; looking at the checkpoint before it", file=sys.stderr)
+    if existing:
+        raise ValueError(f"{folder} has no undamaged checkpoint; remove {folder / 'checkpoints'} to train it anew")
+    return None
+
+
+def set_later_ones_aside(folder: Path, step: int, accelerator: Accelerator) -> None:
+    """Rename the checkpoints beyond ``step``: damaged, or of a future that is not this run's any more."""
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        for path in checkpoints(folder):
+            if step_of(path) > step:
+                aside = path.with_name(f"{path.name}.set-aside")
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+                print(f"warning: {path} is beyond step {step} and now {aside.name}", file=sys.stderr)
+    accelerator.wait_for_everyone()
+
+
+def load(
+    path: Path, model, optimizers: list, corpus: Corpus, accelerator: Accelerator, micro_batch_size: int
+) -> Progress:
+    """Put the weights and optimiser states of checkpoint ``path`` into place. Nothing in it is unpickled.
+
+    Hyperparameters of the optimisers stay as the configuration says.
+
+    Raises:
+        ValueError: if it is of another corpus or model, cannot be read, or if other micro batches would draw other
+            random numbers than those of the run that saved it.
+    """
+    try:
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        if (theirs := state.pop("data_fingerprint")) != corpus.fingerprint:
+            raise ValueError(
+                f"{path} was trained on other data (fingerprint {theirs[:16]}, that of data.source is now "
+                f"{corpus.fingerprint[:16]}); restore the data, or give another --run_dir"
+            )
+        load_model(model, str(path / "model.safetensors"))
+        saved = torch.load(path / OPTIMIZERS, map_location="cpu", weights_only=True)
+        for optimizer, one in zip(optimizers, saved, strict=True):
+            told = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+            optimizer.load_state_dict(one)
+            for group, values in zip(optimizer.param_groups, told, strict=True):
+                group.update(values)
+        processes, micro = state.pop("processes"), state.pop("micro_batch_size")
+        progress = Progress(**state)
+    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"cannot resume from {path} ({reason}); remove that folder to use the one before it"
+        ) from error
+    except UnpicklingError as error:
+        raise ValueError(
+            f"cannot resume from {path}: {OPTIMIZERS} holds more than numbers; it is not loaded"
+        ) from error
+    if micro != micro_batch_size and draws_random_numbers(model, corpus):
+        raise ValueError(
+            f"{path} was trained in micro batches of {micro} sequences, now they are of {micro_batch_size}, and this "
+            f"model draws random numbers for each: give --train.micro_batch_size {micro}, or launch {processes} "
+            f"process{'es' if processes > 1 else ''} as before"
+        )
+    if processes != accelerator.num_processes:
+        accelerator.print(
+            f"{path} was saved by {processes} process{'es' if processes > 1 else ''}, now there are "
+            f"{accelerator.num_processes}: the same data in the same order, sums in another order of rounding"
+        )
+    return progress
+
+
+@torch.no_grad()
+def draws_random_numbers(model, corpus: Corpus) -> bool:
+    """Whether a training step of ``model`` (on the CPU) depends on a random generator."""
+    before = torch.get_rng_state()
+    model.train()
+    model(**{name: tensor[None] for name, tensor in corpus.train[0].items()}, use_cache=False)
+    return not torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,235 @@
+"""Kinds whose state is more than one stream, straight from their formulas: histories, lanes, several streams.
+
+A formula gets the sites of one run, the stream ``h`` that enters, and whether the stack ends with this run; it gives
+the stream that leaves.
+"""
+
+import math
+
+import torch
+from hypothesis import strategies as st
+from parity_helpers import rms, sigmoid
+
+
+def x0_mix(sites, h, last, init="identity", backout=False):
+    x0, first, blocks = h, sites[0].layer, sites[-1].layer - sites[0].layer + 1
+    for s in sites:
+        if s.begins_block:
+            h = s["a"] * h + s["b"] * x0
+        h = h + s.f(s.norm("norm", h))
+        if s.ends_block and s.layer - first == blocks // 2:
+            middle = h
+    return h - sites[-1]["w"] * middle if last and backout else h
+
+
+def concat(sites, h, last, growth=None, bottleneck=None):
+    def read(s, name, everything):
+        if bottleneck is None:
+            return everything @ s[f"{name}.weight"].T
+        return everything @ s[f"{name}.0.weight"].T @ s[f"{name}.1.weight"].T
+
+    everything = h
+    for s in sites:
+        f = s.f(s.norm("norm", read(s, "reader", everything)))
+        everything = torch.cat([everything, f @ s["grow.weight"].T], -1)
+    return read(sites[-1], "exit_reader", everything)
+
+
+def denseformer(sites, h, last, dilation=1, period=1):
+    outputs = [h]
+    for s in sites:
+        h = h + s.f(s.norm("norm", h))
+        if s.ends_block:
+            outputs.append(h)
+            done = len(outputs) - 1
+            if done % period == 0:
+                sources = [j for j in range(done + 1) if (done - j) % dilation == 0]
+                assert s["a"].shape == (len(sources),)
+                h = sum(s["a"][position] * outputs[j] for position, j in enumerate(sources))
+    return h
+
+
+def attn_res(sites, h, last, block=1):
+    def over_depth(s, name, sources):
+        keys = [v / rms(v, s.eps) * s[f"{name}.norm.weight"] for v in sources]
+        logits = torch.stack([(key * s[f"{name}.query"]).sum(-1) for key in keys]).exp()
+        return sum(weight[..., None] * v for weight, v in zip(logits / logits.sum(0), sources, strict=True))
+
+    sources, total = [h], h
+    for position, s in enumerate(sites):
+        f = s.f(s.norm("norm", over_depth(s, "attend", sources)))
+        total = total + f
+        sources = [*sources, f] if position % block == 0 else [*sources[:-1], sources[-1] + f]
+    return over_depth(sites[-1], "attend_out", sources) if last else total
+
+
+def unet(sites, h, last, mode="add", weight="learned", init=1.0):
+    first, blocks = sites[0].layer, sites[-1].layer - sites[0].layer + 1
+    pushed = []
+    for s in sites:
+        block = s.layer - first
+        if s.begins_block and block >= blocks - blocks // 2:
+            skip = pushed.pop()
+            if mode == "concat":
+                h = torch.cat([h, skip], -1) @ s["project.weight"].T + s["project.bias"]
+            else:
+                h = h + (s["w"] if weight == "learned" else init) * skip
+        h = h + s.f(s.norm("norm", h))
+        if s.ends_block and block < blocks // 2:
+            pushed.append(h)
+    return h
+
+
+def momentum(sites, h, last, gamma=0.9):
+    v = torch.zeros_like(h)
+    for s in sites:
+        v = gamma * v + (1 - gamma) * s.f(s.norm("norm", h))
+        h = h + v
+    return h
+
+
+def reversible(sites, h, last):
+    x1 = x2 = h
+    for s in sites:
+        x1, x2 = x2, x1 + s.f(s.norm("norm", x2))
+    return (x1 + x2) / 2
+
+
+def residual_dual(sites, h, last):
+    p = q = h
+    for s in sites:
+        y = s.f(p)
+        p, q = s.norm("norm", p + y), q + y
+    return p + sites[-1].norm("norm_dual", q)
+
+
+def siamese(sites, h, last):
+    p = q = h
+    for s in sites:
+        p = s.norm("norm_post", p)
+        y = s.f(s.norm("norm_in", p + s.norm("norm_pre", q)))
+        p, q = p + y / math.sqrt(2 * (s.layer + 1)), q + y
+    return sites[-1].norm("norms_out.0", p) + sites[-1].norm("norms_out.1", q)
+
+
+def two_lane(sites, h, last, decay=1.1**0.5, cross=1.5):
+    a = b = h
+    for s in sites:
+        f = s.f(s.norm("norm", b if s.sublayer == "mlp" else a))
+        a, b = s["r"][0] * a + s["p"][0] * f, s["r"][1] * b + s["p"][1] * f
+    return (a + b) / 2
+
+
+def layer_norm(s, x):
+    x = x - x.mean(-1, keepdim=True)
+    return x / rms(x, s.eps) * s["stream_norm.weight"] + s["stream_norm.bias"]
+
+
+def hyper_maps(s, streams, dynamic):
+    """For each stream its row of alpha and its beta."""
+    rows, writes = [], []
+    for i, stream in enumerate(streams):
+        row, write = s["alpha"][i], s["beta"][i]
+        if dynamic:
+            row = row + s["alpha_scale"] * torch.tanh(layer_norm(s, stream) @ s["alpha_weight"])
+            write = write + (s["beta_scale"] * torch.tanh(layer_norm(s, stream) @ s["beta_weight"]))[..., 0]
+        rows.append(row)
+        writes.append(write)
+    return rows, writes
+
+
+def column(rows, j, streams):
+    return sum(row[..., j, None] * stream for row, stream in zip(rows, streams, strict=True))
+
+
+def hyper(sites, h, last, n=4, dynamic=True, scale_output=False):
+    streams = [h] * n
+    for s in sites:
+        rows, writes = hyper_maps(s, streams, dynamic)
+        f = s.f(s.norm("norm", column(rows, 0, streams)))
+        streams = [column(rows, 1 + j, streams) + writes[j][..., None] * f for j in range(n)]
+    return sum(streams) / n
+
+
+def frac(sites, h, last, m=4, dynamic=True):
+    part = h.shape[-1] // m
+    streams = [h[..., i * part : (i + 1) * part] for i in range(m)]
+    for s in sites:
+        rows, writes = hyper_maps(s, streams, dynamic)
+        f = s.f(s.norm("norm", torch.cat([column(rows, i, streams) for i in range(m)], -1)))
+        pieces = [f[..., j * part : (j + 1) * part] for j in range(m)]
+        streams = [column(rows, m + j, streams) + writes[j][..., None] * pieces[j] for j in range(m)]
+    return torch.cat(streams, -1)
+
+
+def mhc_logits(s, streams, weight):
+    everything = torch.cat(streams, -1)
+    return (everything / rms(everything, s.eps)) @ weight.T
+
+
+def sinkhorn(logits, iters, variant, eps):
+    """``logits[..., row, column]``."""
+    grid = (logits - logits.amax((-2, -1), keepdim=True)).exp()
+    if variant == "paper":
+        for _ in range(iters):
+            grid = grid / grid.sum(-2, keepdim=True)
+            grid = grid / grid.sum(-1, keepdim=True)
+        return grid
+    grid = grid / grid.sum(-1, keepdim=True) + eps
+    grid = grid / (grid.sum(-2, keepdim=True) + eps)
+    for _ in range(iters - 1):
+        grid = grid / (grid.sum(-1, keepdim=True) + eps)
+        grid = grid / (grid.sum(-2, keepdim=True) + eps)
+    return grid
+
+
+def mhc(sites, h, last, n=4, iters=20, variant="deepseek_v4", head="mean", eps=1e-6):
+    official = variant == "deepseek_v4"
+    streams = [h] * n
+    for s in sites:
+        logits = mhc_logits(s, streams, s["weight"])
+        reads = sigmoid(s["scale"][0] * logits[..., :n] + s["bias"][:n]) + (eps if official else 0)
+        writes = 2 * sigmoid(s["scale"][1] * logits[..., n : 2 * n] + s["bias"][n : 2 * n])
+        grid = s["scale"][2] * logits[..., 2 * n :] + s["bias"][2 * n :]
+        grid = sinkhorn(grid.reshape(*grid.shape[:-1], n, n), iters, variant, eps)
+        f = s.f(s.norm("norm", sum(reads[..., i, None] * streams[i] for i in range(n))))
+        if official:
+            grid = grid.transpose(-1, -2)
+        mixed = [sum(grid[..., j, i, None] * streams[i] for i in range(n)) for j in range(n)]
+        streams = [mixed[j] + writes[..., j, None] * f for j in range(n)]
+    if last and head == "learned":
+        s = sites[-1]
+        reads = sigmoid(s["head_scale"] * mhc_logits(s, streams, s["head_weight"]) + s["head_bias"]) + eps
+        return sum(reads[..., i, None] * streams[i] for i in range(n))
+    return sum(streams) / n
+
+
+FORMULAS = {
+    "x0_mix": x0_mix,
+    "concat": concat,
+    "denseformer": denseformer,
+    "attn_res": attn_res,
+    "unet": unet,
+    "momentum": momentum,
+    "reversible": reversible,
+    "residual_dual": residual_dual,
+    "siamese": siamese,
+    "two_lane": two_lane,
+    "hyper": hyper,
+    "frac": frac,
+    "mhc": mhc,
+}
+OPTIONS = {
+    "x0_mix": {"init": st.sampled_from(["identity", "nanochat"]), "backout": st.booleans()},
+    "concat": {"growth": st.integers(1, 12), "bottleneck": st.none() | st.integers(1, 12)},
+    "denseformer": {"dilation": st.integers(1, 4), "period": st.integers(1, 4)},
+    "attn_res": {"block": st.integers(1, 6)},
+    "unet": {"mode": st.sampled_from(["add", "concat"]), "weight": st.sampled_from(["learned", "fixed"]),
+             "init": st.floats(0.3, 1.7)},
+    "momentum": {"gamma": st.floats(0, 0.99)},
+    "two_lane": {"decay": st.floats(0.8, 1.2), "cross": st.floats(0.5, 2)},
+    "hyper": {"n": st.integers(1, 5), "dynamic": st.booleans(), "scale_output": st.booleans()},
+    "frac": {"m": st.sampled_from([1, 2, 4, 8]), "dynamic": st.booleans()},
+    "mhc": {"n": st.integers(1, 5), "iters": st.integers(1, 20), "variant": st.sampled_from(["deepseek_v4", "paper"]),
+            "head": st.sampled_from(["mean", "learned"]), "eps": st.sampled_from([1e-6, 1e-3])},
+}  # fmt: skip

@@ -1,0 +1,230 @@
+"""Where each kind starts: own parameters, branch initialisation, equality with ``pre``, what the optimiser is told.
+
+All numbers are those of the papers and of the code that came with them.
+"""
+
+import math
+
+import pytest
+import torch
+from parity_helpers import assert_near, build, runs, some_tokens
+
+GRU_BIAS, OTHER_BIAS = 2.0, 1.0
+
+
+def places(residual, depth=4, **options):
+    model = build(residual, depth, noise=0.0, **options)
+    return [place for run in runs(model) for place in run.places], model
+
+
+def assert_everywhere(residual, name, value, depth=4, **options):
+    found = [place[name] for place in places(residual, depth, **options)[0] if name in place.own]
+    assert found
+    for parameter in found:
+        torch.testing.assert_close(parameter.float(), torch.as_tensor(value).float().expand(parameter.shape))
+
+
+@pytest.mark.parametrize("residual, name, value", [
+    ("rezero", "a", 0.0),
+    ("rezero(norm=pre, share=site)", "a", 0.0),
+    ("scaled(learned=true, skip=0.9, branch=0.3)", "a", 0.9),
+    ("scaled(learned=true, skip=0.9, branch=0.3)", "b", 0.3),
+    ("layerscale(init=0.02)", "v", 0.02),
+    ("highway", "transform.bias", -2.0),
+    ("highway(bias=-1.0, coupled=false)", "transform.bias", -1.0),
+    ("gtrxl", "b", GRU_BIAS),
+    ("gtrxl(gate=output)", "b", OTHER_BIAS),
+    ("gtrxl(gate=highway)", "b", OTHER_BIAS),
+    ("gtrxl(gate=sigtanh)", "b", OTHER_BIAS),
+    ("gtrxl(bias=3.0)", "b", 3.0),
+    ("gated", "bias", 0.0),
+    ("gated(init=0.2)", "bias", math.log(0.2 / 0.8)),
+    ("gated(init=0.2, data=true)", "bias", math.log(0.2 / 0.8)),
+    ("projection", "weight", torch.eye(16)),
+    ("laurel(rank=3)", "up", 0.0),
+    ("x0_mix", "a", 1.0),
+    ("x0_mix", "b", 0.0),
+    ("attn_res", "attend.query", 0.0),
+    ("attn_res", "attend.norm.weight", 1.0),
+    ("attn_res", "attend_out.query", 0.0),
+    ("unet", "w", 1.0),
+    ("unet(init=0.4)", "w", 0.4),
+    ("unet(mode=concat)", "project.weight", torch.cat([torch.eye(16), torch.zeros(16, 16)], 1)),
+    ("unet(mode=concat)", "project.bias", 0.0),
+    ("two_lane", "r", math.sqrt(1.1)),
+    ("mhc", "bias", 0.0),
+    ("mhc", "scale", 0.01),
+    ("frac(m=4)", "alpha", torch.cat([torch.eye(4), torch.eye(4)], 1)),
+    ("frac(m=4)", "beta", 1.0),
+    ("frac(m=4)", "alpha_weight", 0.0),
+    ("frac(m=4)", "alpha_scale", 0.01),
+    ("pre(gpas=true)", "gpas.a", 0.0),
+])  # fmt: skip
+def test_own_parameters(residual, name, value):
+    assert_everywhere(residual, name, value)
+
+
+@pytest.mark.parametrize("depth, value", [(1, 0.1), (18, 0.1), (19, 1e-5), (24, 1e-5), (25, 1e-6), (36, 1e-6)])
+def test_layerscale_starts_by_depth(depth, value):
+    assert_everywhere("layerscale", "v", value, depth)
+
+
+def test_nanochat_starts_by_layer():
+    found, _ = places("x0_mix(init=nanochat, backout=true)", 5)
+    firsts = found[::2]
+    assert [place["a"].item() for place in firsts] == pytest.approx([1.15, 1.125, 1.1, 1.075, 1.05])
+    assert [place["b"].item() for place in firsts] == pytest.approx([0.2, 0.1625, 0.125, 0.0875, 0.05])
+    assert found[-1]["w"].item() == pytest.approx(0.2)
+
+
+def test_denseformer_starts_at_the_last_output():
+    for place in places("denseformer")[0][1::2]:
+        assert place["a"].tolist() == [0.0] * (place.layer + 1) + [1.0]
+
+
+def test_two_lanes_start_crossed_from_the_attention_only():
+    for place in places("two_lane")[0]:
+        assert place["p"].tolist() == [1.0, 1.5 if place.sublayer == "attention" else 1.0]
+
+
+def test_projection_between_widths_is_orthogonal():
+    for narrow, wide in ((16, 24), (24, 16)):
+        found, _ = places(["pre", "projection"], 2, hidden_size=[narrow, wide], tie_word_embeddings=False)
+        weight = found[2]["weight"]
+        assert weight.shape == (wide, narrow)
+        product = weight.T @ weight if wide > narrow else weight @ weight.T
+        torch.testing.assert_close(product, torch.eye(16).to(product), atol=1e-6, rtol=0)
+
+
+def spread(weight):
+    return weight.std().item()
+
+
+BIG = {"hidden_size": 96, "intermediate_size": 128}
+
+
+def matrices(model):
+    for block in model.model.layers:
+        attention, mlp = block.attention, block.mlp
+        yield {
+            "q": attention.q_proj.weight, "k": attention.k_proj.weight, "v": attention.v_proj.weight,
+            "o": attention.o_proj.weight, "gate": mlp.gate_proj.weight, "up": mlp.up_proj.weight,
+            "down": mlp.down_proj.weight,
+        }  # fmt: skip
+
+
+def assert_gains(residual, gains, base, depth=6, **options):
+    """Standard deviations of the matrices, against ``gains[name] * base(matrix)``."""
+    for found in matrices(build(residual, depth, noise=0.0, **BIG, **options)):
+        for name, weight in found.items():
+            assert spread(weight) == pytest.approx(gains(name) * base(weight), rel=0.05), name
+
+
+def xavier(weight):
+    return math.sqrt(2 / sum(weight.shape))
+
+
+@pytest.mark.parametrize("depth", [2, 12])
+def test_deepnorm_scales_values_outputs_and_mlps_down(depth):
+    beta = (8 * depth) ** -0.25
+    assert beta < 1
+    assert_gains("deepnorm", lambda name: 1 if name in "qk" else beta, xavier, depth)
+    assert_gains("deepnorm(beta=0.5)", lambda name: 1 if name in "qk" else 0.5, xavier, depth)
+
+
+@pytest.mark.parametrize("depth", [2, 12])
+def test_sub_ln_scales_values_outputs_and_mlps_up(depth):
+    gain = math.sqrt(math.log(2 * depth))
+    assert gain > 1
+    for found in matrices(build("sub_ln", depth, noise=0.0, **BIG)):
+        for name in ("o", "gate", "up", "down"):
+            assert spread(found[name]) == pytest.approx(gain * xavier(found[name]), rel=0.05), name
+        assert spread(found["v"]) / spread(found["q"]) == pytest.approx(gain, rel=0.05)
+        assert spread(found["k"]) / spread(found["q"]) == pytest.approx(1, rel=0.05)
+
+
+@pytest.mark.parametrize("depth", [2, 12])
+def test_b2t_scales_all_matrices_of_a_layer(depth):
+    assert_gains("b2t", lambda name: depth**-0.5, lambda weight: 0.02, depth)
+
+
+@pytest.mark.parametrize("depth", [2, 12])
+def test_gpt2_scales_what_adds_to_the_stream(depth):
+    for kind in ("pre", "scaled", "hyper"):
+        assert_gains(kind, lambda name: (2 * depth) ** -0.5 if name in ("o", "down") else 1, lambda weight: 0.02, depth,
+                     initialization="depth_scaled")  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["lns", "pre", "keel", "momentum"])
+def test_plain_normal_elsewhere(kind):
+    """For lns that is the method: a depth-scaled start would undo it."""
+    assert_gains(kind, lambda name: 1, lambda weight: 0.02)
+
+
+def test_hyper_may_scale_outputs_by_the_root_of_the_streams():
+    """Off by default, since it breaks the equality with pre."""
+    ratio = {}
+    for scale in (False, True):
+        for found in matrices(build({"kind": "hyper", "n": 4, "scale_output": scale}, 3, noise=0.0, **BIG)):
+            ratio.setdefault(scale, []).append({name: spread(weight) for name, weight in found.items()})
+    for off, on in zip(ratio[False], ratio[True], strict=True):
+        changed = {name for name in off if on[name] != pytest.approx(off[name], rel=1e-6)}
+        assert changed == {"o", "down"}
+        assert {round(on[name] / off[name], 6) for name in changed} == {2.0}
+
+
+EQUAL_TO_PRE = [
+    "hyper", "hyper(dynamic=false)", "hyper(n=1)", "hyper(n=3)", "frac", "frac(m=2, dynamic=false)",
+    "mhc(eps=1e-20)", "mhc(variant=paper)", "attn_res", "attn_res(block=2)", "attn_res(block=3)", "denseformer",
+    "denseformer(dilation=2, period=2)", "momentum(gamma=0.0)", "pre(gpas=true)", "pre(drop_path=0.5)",
+    "laurel(mode=lr)", "x0_mix", "projection", "scaled", "scaled(learned=true)", "granite(multiplier=1.0)",
+    "layerscale(init=1.0)", "unet(init=0.0)", "unet(weight=fixed, init=0.0)", "unet(mode=concat)",
+    "completep(base_depth=5)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("residual", EQUAL_TO_PRE)
+def test_equal_to_pre_at_the_start(residual):
+    """Logits to 1e-10 in float64. mHC's maps have logits 0 here: its small random projection is what breaks it."""
+    exact = {"norm_eps": 1e-20, "noise": 0.0}
+    model, plain, tokens = build(residual, 5, **exact), build("pre", 5, **exact), some_tokens()
+    for name, parameter in model.named_parameters():
+        if residual.startswith("mhc") and name.endswith("_residual.weight"):
+            torch.nn.init.zeros_(parameter)
+    assert_near(model(input_ids=tokens).logits, plain(input_ids=tokens).logits, "logits", relative=1e-10)
+
+
+@pytest.mark.parametrize("residual", ["rezero", "rezero(norm=pre, share=site)", "layerscale(init=0.0)"])
+def test_identity_at_the_start(residual):
+    model, tokens = build(residual, 3, noise=0.0), some_tokens()
+    h = model.model.embed_tokens(tokens)
+    assert_near(model.model(input_ids=tokens).last_hidden_state, model.model.norm(h), "hidden states")
+
+
+HINTS = [
+    ("scaled(learned=true)", "a", 0.01, 0), ("scaled(learned=true, per=vector)", "a", 0.01, 0),
+    ("scaled(learned=true)", "b", 1, 0), ("rezero", "a", None, 0), ("layerscale", "v", None, 0),
+    ("denseformer", "a", None, 0), ("hyper", "alpha", None, 0), ("hyper", "beta", None, 0),
+    ("hyper", "alpha_weight", None, 1), ("hyper", "beta_weight", None, 1), ("frac", "alpha", None, 0),
+    ("frac", "alpha_weight", None, 1), ("highway", "transform.bias", None, 0), ("highway", "transform.weight", None, 1),
+    ("attn_res", "attend.query", None, 0), ("unet", "w", None, 0), ("projection", "weight", None, None),
+    ("pre(gpas=true)", "gpas.a", None, 0), ("mhc", "scale", None, 0), ("mhc", "bias", None, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("residual, name, learning_rate, weight_decay", HINTS)
+def test_what_the_optimiser_is_told(residual, name, learning_rate, weight_decay):
+    _, model = places(residual, 4)
+    found = [hint for path, hint in model.optimizer_hints().items() if path.endswith(f"_residual.{name}")]
+    assert found
+    for hint in found:
+        assert learning_rate is None or hint.learning_rate_multiplier == pytest.approx(learning_rate)
+        assert weight_decay is None or hint.weight_decay_multiplier == weight_decay
+
+
+def test_x0_mix_learns_the_skip_a_hundredth_as_fast_as_the_embedding():
+    _, model = places("x0_mix", 2)
+    hints = model.optimizer_hints()
+    for layer in range(2):
+        a, b = (hints[f"model.layers.{layer}.attention_residual.{name}"].learning_rate_multiplier for name in "ab")
+        assert a / b == pytest.approx(0.01)

@@ -1,0 +1,155 @@
+"""The page of a sweep, in a real browser without a network, and its figures and tables as files."""
+
+import csv
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "sweep"))
+from sweep_helpers import ROOT, definition, environment, sweep
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def report(folder: Path) -> subprocess.CompletedProcess:
+    line = [sys.executable, str(ROOT / "recipes" / "report.py"), str(folder)]
+    return subprocess.run(line, capture_output=True, text=True, env=environment(), check=False)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    assert sweep(folder, definition(folder)).returncode == 0
+    result = report(folder / "sweep")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == str(folder / "sweep" / "report" / "index.html")
+    return folder / "sweep"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    with playwright.sync_playwright() as driver:
+        try:
+            running = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except playwright.Error:
+            pytest.skip("no Chromium is installed")
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser, whole):
+    view = browser.new_context(offline=True).new_page()
+    view.problems = []
+    # Vega warns of the empty extents of a panel that a filter has emptied.
+    view.on("console", lambda said: None if said.text.startswith("WARN") else view.problems.append(said.text))
+    view.on("pageerror", lambda error: view.problems.append(str(error)))
+    view.on("request", lambda request: view.problems.append(request.url) if "index.html" not in request.url else None)
+    view.goto(f"file://{whole}/report/index.html")
+    view.wait_for_function("Object.keys(views).length === Object.keys(specs).length")
+    yield view
+    assert view.problems == []
+
+
+def column(page, name: str) -> list[str]:
+    head = [text.strip() for text in page.locator("#verdicts th").all_inner_texts()]
+    return page.locator(f"#verdicts tbody tr:visible td:nth-child({head.index(name) + 1})").all_inner_texts()
+
+
+def test_every_figure_is_drawn_without_a_network(page):
+    for figure in page.locator(".chart").all():
+        assert figure.locator("canvas, svg").first.bounding_box()["width"] > 300
+    assert "All 48 trials are finished" in page.inner_text("body")
+
+
+def test_the_table_sorts_by_any_column_both_ways(page):
+    page.click("#verdicts th:text-is('loss')")
+    losses = [float(text.split()[0]) for text in column(page, "loss")]
+    assert losses == sorted(losses)
+    page.click("#verdicts th:text-is('loss')")
+    assert [float(text.split()[0]) for text in column(page, "loss")] == losses[::-1]
+    page.click("#verdicts th:text-is('variant')")
+    assert column(page, "variant") == sorted(column(page, "variant"))
+
+
+def test_filters_hide_rows_and_marks(page):
+    def drawn() -> set:
+        return set(
+            page.evaluate("""() => {
+            const arms = new Set(), walk = (item) => {
+                if (item.datum && item.datum.arm && item.datum.point) arms.add(item.datum.arm + "|" + item.datum.point);
+                (item.items || []).forEach(walk);
+            };
+            walk(views["f1-loss-over-learning-rate"].scenegraph().root);
+            return [...arms];
+        }""")
+        )
+
+    assert len(drawn()) == 8
+    page.locator("input[value='post']").uncheck()
+    page.locator("input[value='num_hidden_layers=1']").uncheck()
+    page.wait_for_timeout(500)
+    assert drawn() == {f"{arm}|num_hidden_layers=2" for arm in ("pre", "again", "plain")}
+    assert sorted(column(page, "variant")) == ["again", "plain", "pre"]
+    page.locator("input[value='post']").check()
+    assert "post" in column(page, "variant")
+
+
+def test_links_lead_to_files_that_are_there(page, whole):
+    page.click("text=All finished runs")
+    links = page.evaluate("[...document.querySelectorAll('a:not(.vega-actions a)')].map((a) => a.getAttribute('href'))")
+    assert len(links) > 48
+    assert all((whole / "report" / link).resolve().exists() for link in links)
+
+
+def test_figures_and_tables_are_files_too(whole):
+    out = whole / "report"
+    for name in ("f1-loss-over-learning-rate", "f2-ladder", "f11-cost"):
+        ElementTree.parse(out / "figures" / f"{name}.svg")
+        assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (out / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    rows = list(csv.DictReader((out / "verdicts.csv").open()))
+    said = {(row["arm"], row["point"]): row for row in rows}
+    post = said["post", "num_hidden_layers=2"]
+    assert post["verdict"] == "worse"
+    assert float(post["difference"]) == pytest.approx(0.5, abs=0.01)
+    assert said["plain", "num_hidden_layers=1"]["verdict"] == "unstable"
+    markdown = (out / "verdicts.md").read_text().splitlines()
+    assert len(markdown) == len(rows) + 2
+    assert len({line.count("|") for line in markdown}) == 1
+    latex = (out / "verdicts.tex").read_text()
+    assert latex.count(r"\\") == len(rows) + 1
+    assert not re.search(r"(?<!\\)[%_#]", latex)
+
+
+def test_a_part_of_a_sweep_gives_a_page_that_says_so(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "part")
+    for trial in (tmp_path / "part" / "trials").glob("post_*seed=[012]"):
+        shutil.rmtree(trial)
+    for trial in (tmp_path / "part" / "trials").glob("plain_*"):
+        shutil.rmtree(trial)
+    assert report(tmp_path / "part").returncode == 0
+    text = (tmp_path / "part" / "report" / "index.html").read_text()
+    assert "Partial:" in text
+    rows = list(csv.DictReader((tmp_path / "part" / "report" / "verdicts.csv").open()))
+    assert {row["arm"]: row["verdict"] for row in rows} == {
+        "pre": "reference", "again": "unresolved", "post": "unresolved"
+    }  # fmt: skip
+    shutil.rmtree(tmp_path / "part" / "trials")
+    assert report(tmp_path / "part").returncode == 0
+    assert "No run is finished yet" in (tmp_path / "part" / "report" / "index.html").read_text()
+
+
+def test_a_folder_that_is_no_sweep_is_one_line(tmp_path):
+    for arguments in (tmp_path, tmp_path / "nowhere"):
+        result = report(arguments)
+        assert result.returncode == 2
+        assert len(result.stderr.splitlines()) == 1
+        assert "no sweep.yaml" in result.stderr

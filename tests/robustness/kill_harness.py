@@ -1,0 +1,158 @@
+"""Kill one run again and again, at random moments of every phase, and compare its end with that of a run left alone.
+
+python tests/robustness/kill_harness.py [--kills 60] [--seed 0] [--folder EMPTY_FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from run_helpers import Runs, differences, strict_json
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM
+
+import resformer  # noqa: F401
+from resformer.training.integrity import damage
+
+FLAGS = """
+    --data.tokenizer bpe:400 --train.max_steps 240 --train.batch_size 8 --train.micro_batch_size 4
+    --model.hidden_dropout 0.1 --train.save_every 3 --train.eval_every 4 --train.eval_sequences 64
+    --data.num_workers 1
+"""
+PHASES = ("start-up", "cache build", "training", "save", "evaluation", "end")
+
+
+def main(kills: int, seed: int, folder: Path) -> int:
+    """Returns 0 if nothing was lost, and prints what was done to the run."""
+    random.seed(seed)
+    runs = Runs(folder)
+    runs.text.write_text(runs.text.read_text() * 12)  # so that building its cache takes a while
+    began = time.monotonic()
+    code, _, err = runs.outside("undisturbed", *FLAGS.split())
+    assert code == 0, err
+    whole_run = time.monotonic() - began
+    shutil.rmtree(folder / "cache")
+
+    faults: list[str] = []
+    done: Counter[str] = Counter()
+    kinds = [random.choice(PHASES[:2]) for _ in range(kills // 5)]
+    kinds += [random.choice(("start-up", *PHASES[2:5])) for _ in range(kills - len(kinds) - kills // 15)]
+    kinds += ["end"] * (kills // 15)
+    for number, kind in enumerate(tqdm(kinds, desc="kills", disable=not sys.stderr.isatty())):
+        found_at = kill_once(runs, kind, whole_run)
+        done[found_at] += 1
+        faults += [f"after kill {number + 1} ({found_at}): {fault}" for fault in torn(folder / "killed")]
+    code, _, err = runs.outside("killed", *FLAGS.split())
+    faults += [f"the last start ended with {code}: {err[-300:]}"] if code else []
+    faults += differences(folder / "undisturbed", folder / "killed") if not code else []
+
+    print(f"seed                    {seed}")
+    print(f"kills                   {sum(done.values())}: " + ", ".join(f"{n} in {kind}" for kind, n in done.items()))
+    print(f"steps of the run        240, {240 // 3} checkpoints, {240 // 4 - 1} evaluations")
+    print(f"torn files, faults      {len(faults)}")
+    for fault in faults:
+        print(f"  {fault}")
+    print(
+        f"lost                    {'see above' if faults else 'nothing: weights, moments, metrics and summary equal'}"
+    )
+    return 1 if faults else 0
+
+
+def kill_once(runs: Runs, kind: str, whole_run: float) -> str:
+    """Start the run, wait for a moment of ``kind``, kill it with all its children. Returns where it stood."""
+    run = runs.folder / "killed"
+    lines_before = count_lines(run)
+    moments: dict[str, tuple[Callable[[], bool], float]] = {
+        "start-up": (lambda: True, 0.4 * whole_run),
+        "cache build": (lambda: any((runs.folder / "cache").glob(".*")), 1.0),
+        "training": (lambda: count_lines(run) > lines_before, 0.3),
+        "save": (lambda: any((run / "checkpoints").glob(".step-*.tmp-*")), 0.06),
+        "evaluation": (lambda: count_lines(run) > lines_before and evaluates(run), 0.03),
+        "end": (lambda: any(run.glob(".model.tmp-*")) or (run / "model").exists(), 0.2),
+    }
+    reached, window = moments[kind]
+    process = runs.start("killed", *FLAGS.split(), output=subprocess.DEVNULL)
+    while process.poll() is None and not reached():
+        time.sleep(0.002)
+    time.sleep(random.uniform(0, window))
+    alive = process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if not alive:
+        return "what had ended by itself"
+    if any((runs.folder / "cache").glob(".*.*")) and not any(facts(runs.folder / "cache")):
+        return "cache build"
+    if any((run / "checkpoints").glob(".step-*")):
+        return "save"
+    if any(run.glob(".model.*")) or (run / "model").exists():
+        return "end"
+    if count_lines(run) <= lines_before:
+        return "start-up"
+    return "evaluation" if evaluates(run) else "training"
+
+
+def facts(cache: Path):
+    return cache.glob("[!.]*/facts.json")
+
+
+def count_lines(run: Path) -> int:
+    try:
+        return (run / "metrics.jsonl").read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+def evaluates(run: Path) -> bool:
+    """The last line is of a step after which an evaluation stands, or the end has come."""
+    last = (run / "metrics.jsonl").read_bytes().splitlines()[-1:]
+    try:
+        line = json.loads(last[0])
+    except (IndexError, ValueError):
+        return False
+    return line["step"] % 4 == 0 and "val_loss" not in line
+
+
+def torn(run: Path) -> list[str]:
+    """What of a killed run's files does not open."""
+    found = []
+    for path in run.glob("checkpoints/step-*"):
+        if wrong := damage(path):
+            found.append(f"{path.name}: {wrong}")
+        else:
+            AutoModelForCausalLM.from_pretrained(path)
+    for path in [run / "summary.json"] if (run / "summary.json").exists() else []:
+        strict_json(path.read_text())
+    text = (run / "metrics.jsonl").read_text() if (run / "metrics.jsonl").exists() else ""
+    for line in text.splitlines():
+        try:
+            strict_json(line)
+        except ValueError:
+            found.append(f"metrics.jsonl: {line[:40]!r} does not parse")
+    if text and not text.endswith("\n"):
+        found.append("metrics.jsonl ends within a line")
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    if arguments.folder:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        sys.exit(main(arguments.kills, arguments.seed, arguments.folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        sys.exit(main(arguments.kills, arguments.seed, Path(temporary)))

@@ -1,0 +1,149 @@
+"""A flipped byte or a missing file is found, named, and the checkpoint before it is used."""
+
+import json
+import shutil
+import time
+
+import pytest
+import torch
+from run_helpers import Runs, differences
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Runs:
+    runs = Runs(tmp_path_factory.mktemp("integrity"))
+    assert runs.here("whole") == 0
+    return runs
+
+
+@pytest.fixture
+def unfinished(finished, tmp_path):
+    """A run whose last checkpoints are those of the steps 4 and 8 and that has to write its model yet."""
+    target = finished.folder / tmp_path.name
+    shutil.copytree(finished.folder / "whole", target)
+    shutil.rmtree(target / "model")
+    return target
+
+
+def flip(path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "offset"),
+    [("model.safetensors", -1), ("optimizers.pt", 5000), ("trainer_state.json", 12), ("checksums.json", 30)],
+)
+def test_a_flipped_byte_is_named_and_the_checkpoint_before_is_used(finished, unfinished, name, offset, capsys):
+    flip(unfinished / "checkpoints/step-00000008" / name, offset)
+    assert finished.here(unfinished.name) == 0
+    warning = capsys.readouterr().err
+    assert "step-00000008 is damaged" in warning
+    assert name in warning or name == "checksums.json"
+    assert (unfinished / "checkpoints/step-00000008.set-aside").exists()
+    shutil.rmtree(unfinished / "checkpoints/step-00000008.set-aside")
+    assert differences(finished.folder / "whole", unfinished) == []
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizers.pt", "trainer_state.json", "checksums.json"])
+def test_a_missing_file_is_named_and_the_checkpoint_before_is_used(finished, unfinished, name, capsys):
+    (unfinished / "checkpoints/step-00000008" / name).unlink()
+    assert finished.here(unfinished.name) == 0
+    assert f"step-00000008 is damaged: {name} is missing" in capsys.readouterr().err
+    shutil.rmtree(unfinished / "checkpoints/step-00000008.set-aside")
+    assert differences(finished.folder / "whole", unfinished) == []
+
+
+def test_without_a_whole_checkpoint_it_does_not_begin_anew_in_silence(finished, unfinished):
+    before = (unfinished / "metrics.jsonl").read_bytes()
+    for step in (4, 8):
+        flip(unfinished / f"checkpoints/step-{step:08d}/model.safetensors", 1000)
+    with pytest.raises(ValueError, match="no undamaged checkpoint; remove"):
+        finished.here(unfinished.name)
+    assert (unfinished / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_checkpoint_that_is_asked_for_must_be_whole(finished, unfinished):
+    path = unfinished / "checkpoints/step-00000004"
+    flip(path / "config.json", 10)
+    with pytest.raises(ValueError, match=r"step-00000004 is damaged: config.json has changed"):
+        finished.here(unfinished.name, "--resume", str(path))
+
+
+def test_going_back_to_an_older_checkpoint_sets_the_later_ones_aside(finished, unfinished, capsys):
+    assert finished.here(unfinished.name, "--resume", str(unfinished / "checkpoints/step-00000004")) == 0
+    assert "step-00000008 is beyond step 4" in capsys.readouterr().err
+    shutil.rmtree(unfinished / "checkpoints/step-00000008.set-aside")
+    assert differences(finished.folder / "whole", unfinished) == []
+
+
+def test_nothing_is_unpickled(finished, unfinished):
+    """Code in optimizers.pt does not run, even where the checksums were made to fit."""
+    from resformer.training.integrity import write_checksums
+
+    class Trap:
+        def __reduce__(self):
+            return open, (str(unfinished / "sprung"), "w")
+
+    path = unfinished / "checkpoints/step-00000008"
+    torch.save([Trap()], path / "optimizers.pt")
+    (path / "checksums.json").unlink()
+    write_checksums(path)
+    with pytest.raises(ValueError, match=r"optimizers.pt holds more than numbers"):
+        finished.here(unfinished.name)
+    assert not (unfinished / "sprung").exists()
+
+
+def test_weights_of_another_model_are_not_loaded_in_part(finished, unfinished):
+    with pytest.raises(ValueError, match=r"cannot resume from .*step-00000004"):
+        finished.here("other", "--resume", str(unfinished / "checkpoints/step-00000004"), "--model.residual", "rezero")
+
+
+def test_a_corpus_that_changed_is_refused_with_both_fingerprints(finished, unfinished):
+    theirs = json.loads((unfinished / "summary.json").read_text())["data_fingerprint"]
+    text = finished.text.read_text()
+    try:
+        finished.text.write_text(text.replace("fox", "cat"))
+        with pytest.raises(ValueError, match=rf"other data \(fingerprint {theirs[:16]}, .* is now [0-9a-f]{{16}}\)"):
+            finished.here(unfinished.name)
+    finally:
+        finished.text.write_text(text)
+    assert finished.here(unfinished.name) == 0
+
+
+def test_what_a_kill_left_half_written_is_cleared_and_what_was_being_replaced_comes_back(finished, unfinished):
+    checkpoints = unfinished / "checkpoints"
+    (checkpoints / ".step-00000012.tmp-99999").mkdir()
+    (unfinished / ".summary.json.tmp-99999").write_text("{")
+    (checkpoints / "step-00000008").rename(checkpoints / ".step-00000008.old-99999")
+    assert finished.here(unfinished.name) == 0
+    assert differences(finished.folder / "whole", unfinished) == []
+
+
+def test_a_run_that_is_still_alive_keeps_its_folder(finished):
+    process = finished.start("alive", "--train.max_steps", "100000", "--train.log_every", "1")
+    try:
+        metrics = finished.folder / "alive" / "metrics.jsonl"
+        while not (metrics.exists() and metrics.stat().st_size):
+            assert process.poll() is None
+            time.sleep(0.1)
+        code, _, err = finished.outside("alive", "--train.max_steps", "100000", "--train.log_every", "1")
+        assert code == 2
+        assert "in use by a run that has not ended" in err
+        assert len(err.splitlines()) == 1
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_more_steps_are_possible_where_the_schedule_does_not_depend_on_them(tmp_path):
+    runs = Runs(tmp_path)
+    constant = ("--schedule.name", "constant", "--schedule.warmup_steps", "6")
+    assert runs.here("long", *constant) == 0
+    assert runs.here("longer", *constant, "--train.max_steps", "4") == 0
+    assert runs.here("longer", *constant, "--train.max_steps", "8") == 0
+    assert differences(tmp_path / "long", tmp_path / "longer") == []
+    assert runs.here("cosine", "--train.max_steps", "4") == 0
+    with pytest.raises(ValueError, match=r"train.max_steps = 4, not 8 \(schedule.name cosine spreads"):
+        runs.here("cosine", "--train.max_steps", "8")

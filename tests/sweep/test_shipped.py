@@ -1,0 +1,34 @@
+"""The sweeps in recipes/sweeps: each can be run, has both controls, and the zoo has every kind."""
+
+from pathlib import Path
+
+import pytest
+
+from resformer.model.specification import KINDS
+from resformer.sweep.config import parse_sweep
+from resformer.sweep.trials import Sweep
+
+FILES = sorted((Path(__file__).parents[2] / "recipes" / "sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
+def test_each_is_a_sweep_with_an_aa_arm_and_an_arm_known_to_break(file):
+    sweep = Sweep(parse_sweep(["--config", str(file)]))
+    controls = sweep.config.controls
+    assert sweep.folder.name == file.stem
+    assert sweep.arms[controls.same] == sweep.arms[controls.reference]
+    assert sweep.arms[controls.broken] == {"model.residual": "plain"}
+    changed = {arm for arm, keys in sweep.arms.items() if set(keys) - {"model.residual"}}
+    assert changed == set(sweep.because)  # whoever gets something of its own says why
+
+
+def test_they_are_what_was_promised_in_both_sizes():
+    names = {"quick", "lr-sensitivity", "depth-ladder", "zoo"}
+    assert {file.stem for file in FILES} == names | {f"{name}-gpu" for name in names}
+
+
+@pytest.mark.parametrize("name", ["zoo", "zoo-gpu"])
+def test_the_zoo_has_every_kind(name):
+    file = next(file for file in FILES if file.stem == name)
+    arms = parse_sweep(["--config", str(file)]).arms.values()
+    assert {arm["model.residual"] for arm in arms} == set(KINDS)

@@ -1,0 +1,213 @@
+"""Sweeps as a person runs them: what is skipped, gone on with, retried, left alone; and every mistake in one line."""
+
+import json
+import random
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from sweep_helpers import command, definition, environment, sweep
+
+
+def runs(folder) -> dict[str, int]:
+    """How often each trial was started."""
+    return {file.parent.name: len(file.read_text()) for file in (folder / "sweep" / "trials").glob("*/runs")}
+
+
+def table(result) -> list[str]:
+    """The verdict table on the screen."""
+    lines = result.stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if "verdict" in line)
+    return [line.rstrip() for line in lines[start : start + 9]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    result = sweep(folder, definition(folder))
+    assert result.returncode == 0, result.stderr
+    return folder, result
+
+
+def test_it_tunes_then_reports_then_says_what_is_better(whole):
+    folder, result = whole
+    names = set(runs(folder))
+    assert len(names) == 2 * (4 * 3 + 4 * 3)  # two depths: four arms at three rates, then three seeds at the best
+    assert set(runs(folder).values()) == {1}
+    assert "post_num_hidden_layers=2_lr=0.003_seed=2" in names
+    said = {tuple(line.split()[:2]): line for line in table(result)[1:]}
+    assert "worse" in said["post", "num_hidden_layers=1"]
+    assert "reference" in said["pre", "num_hidden_layers=2"]
+    assert "unstable" in said["plain", "num_hidden_layers=1"]
+    assert not re.search("better|worse", said["again", "num_hidden_layers=1"])
+    session = json.loads((folder / "sweep" / "session.json").read_text())
+    assert session["finished"] == len(names)
+
+
+def test_a_finished_sweep_runs_nothing_again(whole):
+    folder, first = whole
+    result = sweep(folder, definition(folder))
+    assert result.returncode == 0
+    assert set(runs(folder).values()) == {1}
+    assert table(result) == table(first)
+
+
+def test_what_diverged_stays_what_died_is_retried_what_always_dies_is_given_up(tmp_path):
+    arms = {
+        "pre": {"model.residual": "pre"},
+        "dies": {"optimizer.weight_decay": 0.5},
+        "once": {"optimizer.weight_decay": 0.6},
+        "diverges": {"optimizer.weight_decay": 0.7},
+        "refuses": {"optimizer.weight_decay": 0.8},
+    }
+    whole = definition(tmp_path, arms=arms, grid={}, controls={}, learning_rates={"grid": [3e-3], "extend_by": 0})
+    result = sweep(tmp_path, whole, "--executor.retries", "1")
+    assert result.returncode == 1
+    started = runs(tmp_path)
+    assert started["dies_lr=0.003_seed=9"] == 2
+    assert started["refuses_lr=0.003_seed=9"] == 1
+    for seed in (9, 0, 1, 2):
+        assert started[f"once_lr=0.003_seed={seed}"] == 2
+        assert started[f"diverges_lr=0.003_seed={seed}"] == started[f"pre_lr=0.003_seed={seed}"] == 1
+    warnings = result.stderr.splitlines()
+    assert any("dies_lr=0.003_seed=9" in line and "SIGKILL" in line for line in warnings)
+    assert any("refuses_lr=0.003_seed=9" in line and "no such thing" in line for line in warnings)
+    assert "Traceback" not in result.stderr
+    again = sweep(tmp_path, whole, "--executor.retries", "0")
+    assert again.returncode == 1
+    assert runs(tmp_path)["dies_lr=0.003_seed=9"] == 3
+    assert runs(tmp_path)["diverges_lr=0.003_seed=9"] == 1
+
+
+def test_the_grid_extends_until_the_optimum_is_interior_or_the_budget_is_spent(tmp_path):
+    few = {"grid": [1e-4, 2e-4], "extend_by": 1}
+    result = sweep(tmp_path, definition(tmp_path, grid={}, learning_rates=few))
+    assert result.returncode == 0, result.stderr
+    for arm in ("pre", "again", "post", "plain"):  # as many tuning runs for each
+        rates = {name.split("_")[1] for name in runs(tmp_path) if name.startswith(arm) and "seed=9" in name}
+        assert rates == {"lr=0.0001", "lr=0.0002", "lr=0.0004"}
+    assert "edge of the grid" in table(result)[3]
+    folder = tmp_path / "more"
+    folder.mkdir()
+    more = sweep(folder, definition(folder, grid={}, learning_rates={"grid": [1e-4, 1e-3], "extend_by": 4}))
+    assert "edge" not in more.stdout
+    assert len({name.split("_")[1] for name in runs(folder)}) == 3
+
+
+@pytest.mark.slow
+def test_stopped_at_random_moments_and_gone_on_with_it_gives_the_same_table(whole, tmp_path):
+    chance = random.Random(0)
+    definition_here = definition(tmp_path)
+    stops = 0
+    for number in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+        line = command(tmp_path, definition_here)
+        process = subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(TENTHS="3")
+        )
+        before, deadline = len(runs(tmp_path)), time.monotonic() + 60
+        while len(runs(tmp_path)) < before + 2 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0, 1))
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert "Traceback" not in errors
+        if number == signal.SIGKILL:
+            assert process.returncode == -number
+        else:
+            assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+        stops += 1
+    result = sweep(tmp_path, definition_here)
+    assert result.returncode == 0, result.stderr
+    assert stops == 5
+    assert set(runs(tmp_path)) == set(runs(whole[0]))
+    assert table(result) == table(whole[1])
+
+
+def test_torn_trials_run_anew_and_are_kept(tmp_path):
+    small = definition(tmp_path, grid={}, learning_rates={"grid": [3e-3], "extend_by": 0})
+    first = sweep(tmp_path, small)
+    files = ["summary.json", "metrics.jsonl", "config.yaml"]
+    torn = [tmp_path / "sweep" / "trials" / f"post_lr=0.003_seed={seed}" / file for seed, file in enumerate(files)]
+    for file in torn:
+        file.write_text(file.read_text()[:-9] + "{[")
+    result = sweep(tmp_path, small)
+    assert result.returncode == 0
+    assert len(result.stderr.splitlines()) == 3
+    for file, line in zip(torn, result.stderr.splitlines(), strict=True):
+        assert f"{file} is torn" in line
+        assert (file.parent.with_name(f"{file.parent.name}.torn-1") / file.name).exists()
+    assert table(result) == table(first)
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags", "named"),
+    [
+        ({"grid": {"model.hidden_sise": [1]}}, (), "model.hidden_size"),
+        ({"grid": {"model.num_hidden_layers": []}}, (), "num_hidden_layers"),
+        ({"seeds": {"tuning": [1], "reporting": []}}, (), "seeds.reporting"),
+        ({"seeds": {"tuning": [1], "reporting": [1, 2]}}, (), "[1]"),
+        ({"arms": {}}, (), "arms"),
+        ({"arms": {"pre": {"model.residual": "prre"}}, "controls": {}}, (), "'pre'"),
+        ({"arms": {"pre": {"seed": 3}}, "controls": {}}, (), "seeds"),
+        ({"arms": {"pre": {}, "a b": {}, "a-b": {}}, "controls": {}}, (), "'a-b'"),
+        ({"controls": {"same": "agian"}}, (), "agian"),
+        ({"exclude": [{"arm": "pre"}]}, (), "reference"),
+        ({"exclude": [{"model.num_hidden_layers": 7}]}, (), "7"),
+        ({"learning_rates": {"grid": [-1.0]}}, (), "learning_rates.grid"),
+        ({"learning_rates": {"grid": [1e-3], "extend_by": 1}}, (), "extend_by"),
+        ({"base": {"train.log_every": 5}}, (), "train.log_every"),
+        ({}, ("--executor.workers", "0"), "executor.workers"),
+        ({}, ("--executor.nome", "ray"), "executor.name"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, changes, flags, named):
+    from resformer.sweep.config import parse_sweep
+    from resformer.sweep.trials import Sweep
+
+    with pytest.raises(ValueError) as error:
+        file = command(tmp_path, definition(tmp_path, **changes))[-1]
+        Sweep(parse_sweep(["--config", file, *flags]))
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_an_arm_named_twice_and_another_definition_are_refused_with_exit_code_two(whole, tmp_path):
+    file = tmp_path / "twice.yaml"
+    file.write_text("arms:\n  pre: {model.residual: pre}\n  pre: {model.residual: post}\n")
+    line = [*command(tmp_path, definition(tmp_path))[:-1], str(file)]
+    twice = subprocess.run(line, capture_output=True, text=True, env=environment(), check=False)
+    other = sweep(whole[0], definition(whole[0], seeds={"tuning": [9], "reporting": [0, 1]}))
+    for result, named in ((twice, "arms.pre is named twice, in lines 2 and 3"), (other, "seeds")):
+        assert result.returncode == 2
+        assert named in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    assert set(runs(whole[0]).values()) == {1}
+
+
+def test_a_dry_run_counts_prints_differences_and_writes_nothing(tmp_path):
+    arms = {"pre": {"model.residual": "pre"}, "post": {"model.residual": "post", "schedule.warmup_steps": 60}}
+    arms["post"]["because"] = "Xiong et al. 2020"
+    result = sweep(tmp_path, definition(tmp_path, arms=arms, controls={}), "--dry_run", "true")
+    assert result.returncode == 0, result.stderr
+    assert "24 to 38 trials, 0 finished" in result.stdout
+    assert re.search(r"post \(because: Xiong et al. 2020\): schedule.warmup_steps: 60, the reference 30", result.stdout)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_two_at_once_are_refused(tmp_path):
+    slow = definition(tmp_path, grid={}, learning_rates={"grid": [3e-3], "extend_by": 0})
+    first = subprocess.Popen(command(tmp_path, slow), stdout=subprocess.DEVNULL, env=environment(TENTHS="300"))
+    try:
+        deadline = time.monotonic() + 60
+        while not runs(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        second = sweep(tmp_path, slow)
+    finally:
+        first.terminate()
+        assert first.wait(60) == 143
+    assert second.returncode == 2
+    assert "another process" in second.stderr
+    assert len(second.stderr.splitlines()) == 1
