@@ -1,7 +1,6 @@
 """How long a whole training step takes, as a ratio to transformers' Llama of equal parameters.
 
     python recipes/benchmark.py [--residual pre,post,...] [--steps 15]
-    python recipes/benchmark.py --recorder true [--residual pre]    the recorder's share of the default job
 
 Steps are interleaved (Llama, A, B, Llama, A, B, ...), and each ratio is taken within one round, so that a machine
 whose speed drifts does not favour anyone. The median over the rounds is what to quote. The last line is the loop of
@@ -12,7 +11,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from resformer import ResformerConfig, ResformerForCausalLM
 from resformer.data import PackedTokens, training_batches
 from resformer.model.specification import KINDS
-from resformer.stability.endstate import StabilityWatch
-from resformer.stability.recorder import Instruments
-from resformer.training.config import OptimizerConfig, RunConfig, ScheduleConfig
+from resformer.training.config import OptimizerConfig, ScheduleConfig
 from resformer.training.launch import arguments_of, make_accelerator, run_program
 from resformer.training.optimizers import build_optimizers, lr_factor, set_learning_rate
 from resformer.training.records import Recorder
@@ -69,43 +65,6 @@ def whole_loop(model, tokens: torch.Tensor, steps: int, folder: Path) -> Callabl
     return turn
 
 
-def time_recorder(kind: str, rounds: int) -> None:
-    """The default job's steps on random tokens, in turn: a plain one, a watched one, a watched one with a look."""
-    config = RunConfig()
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    options = vars(config.model) | {"residual": kind, "max_position_embeddings": config.data.sequence_length}
-    model = ResformerForCausalLM(ResformerConfig(**options | {"vocab_size": 2048})).to(device)
-    tokens = torch.randint(2048, (config.train.batch_size, config.data.sequence_length), device=device)
-    batch = {"input_ids": tokens, "shift_labels": tokens}
-    probe = {name: tensor[: config.train.record_sequences] for name, tensor in batch.items()}
-    optimizers = build_optimizers(model, config.optimizer)
-
-    def step(number: int) -> float:
-        start = time.perf_counter()
-        with instruments.around(number) if number else nullcontext():
-            model.train()
-            with torch.autocast(device.type, torch.bfloat16):
-                loss = model(**batch, use_cache=False).loss
-            loss.backward()
-            norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-        if number:
-            instruments.take(number, float(loss.detach()), norm)
-        return time.perf_counter() - start
-
-    with tempfile.TemporaryDirectory() as folder:
-        instruments = Instruments(Path(folder, "layers.parquet"), model, probe, every=2, watch=StabilityWatch(1.0))
-        instruments.begin(0)
-        timed = [(step(0), step(2 * i + 1), step(2 * i + 2)) for i in tqdm(range(rounds + 2), disable=None)][2:]
-    watched = statistics.median(watch / plain - 1 for plain, watch, _ in timed)
-    look = statistics.median(look / watch - 1 for _, watch, look in timed)
-    share = watched + look / config.train.record_every
-    parts = f"watch {100 * watched:.1f} %, a look {look:.2f} steps every {config.train.record_every}"
-    print(f"{kind:<12} recorder {100 * share:.1f} % of a step: {parts} (medians of {rounds} rounds)")
-
-
 def benchmark(
     residual: str = "pre",
     num_hidden_layers: int = 6,
@@ -114,7 +73,6 @@ def benchmark(
     batch_size: int = 8,
     vocab_size: int = 257,
     steps: int = 15,
-    recorder: bool = False,
 ) -> None:
     """Time whole training steps.
 
@@ -126,13 +84,7 @@ def benchmark(
         batch_size: in sequences.
         vocab_size: number of tokens, at least 257.
         steps: timed rounds, after two that are not.
-        recorder: time the default job with and without its recorder instead.
     """
-    kinds = sorted(set(KINDS) - {"two_norms"}) if residual == "all" else residual.split(",")
-    if recorder:
-        for kind in kinds:
-            time_recorder(kind, steps)
-        return
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     shape = {
         "vocab_size": vocab_size,
@@ -144,7 +96,7 @@ def benchmark(
         "tie_word_embeddings": True,
     }
     models = {"llama": LlamaForCausalLM(LlamaConfig(**shape))}
-    for kind in kinds:
+    for kind in sorted(set(KINDS) - {"two_norms"}) if residual == "all" else residual.split(","):
         models[kind] = ResformerForCausalLM(ResformerConfig(**shape, residual=kind))
     models["loop"] = ResformerForCausalLM(ResformerConfig(**shape, residual="pre"))
     tokens = torch.randint(vocab_size, (batch_size, sequence_length), device=device)

@@ -33,8 +33,13 @@ def write_run(folder, end_state="ok", broken=False):
     rows += [(step, -1, "model", "train_loss", 5.0 - step / 100) for step in range(1, 151)]
     folder.mkdir()
     pd.DataFrame(rows, columns=["step", "layer", "sublayer", "metric", "value"]).to_parquet(folder / "layers.parquet")
-    summary = {"end_state": end_state, "val_loss": 3.5, "unigram_entropy": 4.0,
-               "divergence_step": 140 if broken else None, "spikes": {"loss": [{"step": 60}], "grad_norm": [], "not_finite": []}}  # fmt: skip
+    summary = {
+        "end_state": end_state,
+        "val_loss": 3.5,
+        "unigram_entropy": 4.0,
+        "divergence_step": 140 if broken else None,
+        "spikes": {"loss": [{"step": 60}], "grad_norm": [], "not_finite": []},
+    }
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "metrics.jsonl").write_text('{"step": 100, "val_loss": 3.6}\n{"step": 150, "val_loss": 3.5}\n')
     return folder
