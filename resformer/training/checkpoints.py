@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from ..data import Corpus
-from .files import whole_folder, write_json
+from .files import remove_folder, whole_folder, write_json
 from .integrity import write_checksums
 
 STATE, OPTIMIZERS = "trainer_state.json", "optimizers.pt"
@@ -83,7 +83,7 @@ def save(
         except Exception as error:  # every library has its own for a full disk, from SafetensorError to bare Exception
             raise OSError(cannot_save(path, error)) from error
         for old in checkpoints(folder)[:-keep]:
-            shutil.rmtree(old)
+            remove_folder(old)
     accelerator.wait_for_everyone()
 
 

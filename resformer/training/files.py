@@ -66,6 +66,13 @@ def whole_folder(path: Path):
         raise
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that a kill leaves it whole or out of sight, never half there under its name."""
+    hidden = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    os.rename(path, hidden)
+    shutil.rmtree(hidden)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what a kill left half written in ``folder``; a folder that was about to be replaced gets its name back.
 

@@ -7,6 +7,8 @@ import sys
 import torch
 from accelerate import Accelerator
 
+from .launch import parent
+
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -20,6 +22,9 @@ class Interruption:
     def __init__(self) -> None:
         self.exit_code = 0
         self.deferred = False
+        # 'accelerate launch' with one process ends at a SIGTERM without a word to the run, which would go on alone.
+        launcher = parent()
+        self.launcher = launcher.pid if "accelerate" in " ".join(launcher.cmdline()) else None
         for number in EXIT_CODES:
             signal.signal(number, self._note)
 
@@ -41,6 +46,8 @@ class Interruption:
 
     def agreed(self, accelerator: Accelerator) -> int:
         """The exit code if any process was interrupted, else 0: all processes must leave the loop together."""
+        if self.launcher and os.getppid() != self.launcher:
+            self.exit_code = self.exit_code or EXIT_CODES[signal.SIGTERM]
         if accelerator.num_processes == 1:
             return self.exit_code
         code = torch.tensor(self.exit_code, device=accelerator.device)

@@ -13,7 +13,7 @@ import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import DistributedType, ProjectConfiguration
 from jsonargparse import ArgumentParser
 from transformers.utils import logging
 
@@ -22,7 +22,8 @@ def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
     """Accelerate's processes and precision; bfloat16 unless the launch says otherwise.
 
     Raises:
-        ValueError: if fewer processes joined than were launched, or a tracker is not installed.
+        ValueError: if fewer processes joined than were launched, if they are to split the model, or if a tracker is
+            not installed.
     """
     for name in trackers:
         if name not in {str(tracker) for tracker in get_available_trackers()}:
@@ -44,6 +45,11 @@ def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
     elif not has_accelerator and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         # 'accelerate launch' says 1 where nobody chose; the cores that this process may use are better divided.
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise ValueError(
+            f"{accelerator.distributed_type.value} splits weights over processes, and checkpoints here are of whole "
+            "ones; launch without it: each process then keeps a copy of the model"
+        )
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != launched:
         raise ValueError(
@@ -57,12 +63,13 @@ def _precision_was_chosen() -> bool:
     """Whether 'no' is a choice: ``accelerate launch`` sets the variable always, to 'no' where nothing was said."""
     if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
         return True
-    try:
-        launcher = psutil.Process().parent()
-        words = " ".join(launcher.cmdline() if launcher else [])
-    except psutil.Error:
-        words = ""
+    words = " ".join(parent().cmdline())
     return "--mixed_precision" in words or ("ACCELERATE_MIXED_PRECISION" in os.environ and "accelerate" not in words)
+
+
+def parent() -> psutil.Process:
+    """The process that started this one, or this one itself where that has gone already."""
+    return psutil.Process().parent() or psutil.Process()
 
 
 def start_trackers(accelerator: Accelerator, config: dict[str, Any]) -> None:

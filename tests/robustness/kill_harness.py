@@ -28,7 +28,7 @@ import resformer  # noqa: F401
 from resformer.training.integrity import damage
 
 FLAGS = """
-    --data.tokenizer bpe:400 --train.max_steps 240 --train.batch_size 8 --train.micro_batch_size 4
+    --data.tokenizer bpe:400 --train.max_steps 300 --train.batch_size 8 --train.micro_batch_size 4
     --model.hidden_dropout 0.1 --train.save_every 3 --train.eval_every 4 --train.eval_sequences 32
     --data.num_workers 1
 """
@@ -42,9 +42,12 @@ def main(kills: int, seed: int, folder: Path) -> int:
     runs = Runs(folder)
     runs.text.write_text(runs.text.read_text() * 8)  # so that building its cache takes a while
     began = time.monotonic()
-    code, _, err = runs.outside("undisturbed", *FLAGS.split())
-    assert code == 0, err
-    whole_run = time.monotonic() - began
+    process = runs.start("undisturbed", *FLAGS.split())
+    while not count_lines(folder / "undisturbed") and process.poll() is None:
+        time.sleep(0.01)
+    start_up = time.monotonic() - began
+    _, err = process.communicate()
+    assert process.returncode == 0, err
     shutil.rmtree(folder / "cache")
 
     faults: list[str] = []
@@ -53,7 +56,7 @@ def main(kills: int, seed: int, folder: Path) -> int:
     kinds += [random.choice(("start-up", *PHASES[2:5])) for _ in range(kills - len(kinds) - kills // 15)]
     kinds += ["end"] * (kills // 15)
     for number, kind in enumerate(tqdm(kinds, desc="kills", disable=not sys.stderr.isatty())):
-        found_at = kill_once(runs, kind, whole_run)
+        found_at = kill_once(runs, kind, start_up)
         done[found_at] += 1
         if found_at == "what had ended by itself":
             break
@@ -66,7 +69,7 @@ def main(kills: int, seed: int, folder: Path) -> int:
     ended = done.pop("what had ended by itself", 0)
     faults += ["the run ended before the last kill"] * ended
     print(f"kills                   {sum(done.values())}: " + ", ".join(f"{n} in {kind}" for kind, n in done.items()))
-    print(f"steps of the run        240, {240 // 3} checkpoints, {240 // 4 - 1} evaluations")
+    print(f"steps of the run        300, {300 // 3} checkpoints, {300 // 4 - 1} evaluations")
     print(f"torn files, faults      {len(faults)}")
     for fault in faults:
         print(f"  {fault}")
@@ -76,12 +79,12 @@ def main(kills: int, seed: int, folder: Path) -> int:
     return 1 if faults else 0
 
 
-def kill_once(runs: Runs, kind: str, whole_run: float) -> str:
+def kill_once(runs: Runs, kind: str, start_up: float) -> str:
     """Start the run, wait for a moment of ``kind``, kill it with all its children. Returns where it stood."""
     run = runs.folder / "killed"
-    lines_before = count_lines(run)
+    lines_before, leftovers = count_lines(run), set(hidden(runs))
     moments: dict[str, tuple[Callable[[], bool], float]] = {
-        "start-up": (lambda: True, 0.4 * whole_run),
+        "start-up": (lambda: True, start_up),
         "cache build": (lambda: any((runs.folder / "cache").glob(".*")), 1.0),
         "training": (lambda: count_lines(run) > lines_before, 0.3),
         "save": (lambda: any((run / "checkpoints").glob(".step-*.tmp-*")), 0.06),
@@ -97,19 +100,21 @@ def kill_once(runs: Runs, kind: str, whole_run: float) -> str:
         return "what had ended by itself"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    if any((runs.folder / "cache").glob(".*.*")) and not any(facts(runs.folder / "cache")):
-        return "cache build"
-    if any((run / "checkpoints").glob(".step-*")):
-        return "save"
-    if any(run.glob(".model.*")) or (run / "model").exists():
-        return "end"
+    new = {path.parent.name if path.name[1:5] != "mode" else "end" for path in set(hidden(runs)) - leftovers}
+    for place, name in (("cache", "cache build"), ("checkpoints", "save"), ("end", "end")):
+        if place in new:
+            return name
     if count_lines(run) <= lines_before:
         return "start-up"
     return "evaluation" if evaluates(run) else "training"
 
 
-def facts(cache: Path):
-    return cache.glob("[!.]*/facts.json")
+def hidden(runs: Runs) -> list[Path]:
+    """The folders that are being written, or were when a kill came."""
+    killed = runs.folder / "killed"
+    return [
+        *(runs.folder / "cache").glob(".*"), *(killed / "checkpoints").glob(".step-*"), *killed.glob(".model.*")
+    ]  # fmt: skip
 
 
 def count_lines(run: Path) -> int:

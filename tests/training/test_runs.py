@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+import yaml
 from torch.utils._pytree import tree_leaves
 
 TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
@@ -132,3 +133,33 @@ def test_refusals_are_one_line_exit_two_and_touch_nothing(train, finished):
         assert len(lines) == 1, result.stderr
         assert named in lines[0]
     assert before == {p: p.stat().st_mtime_ns for p in (train.folder / "finished").rglob("*") if p.is_file()}
+
+
+def test_trackers_log_what_metrics_say(train):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = train("tracked", "--trackers", "[tensorboard]")
+    assert result.returncode == 0, result.stderr
+    folder = train.folder / "tracked" / "trackers" / "resformer"
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    for name in ("loss", "val_loss", "grad_norm", "learning_rate"):
+        expected = [(line["step"], line[name]) for line in train.metrics("tracked") if name in line]
+        logged = events.Scalars(name)
+        assert [event.step for event in logged] == [step for step, _ in expected]
+        assert [event.value for event in logged] == pytest.approx([value for _, value in expected], rel=1e-6)
+    (written,) = folder.glob("*/hparams.yml")
+    assert yaml.safe_load(written.read_text())["model.residual"] == "pre"
+
+
+def test_a_tracker_that_is_not_there_is_one_line(train):
+    result = train("untracked", "--trackers", "[tensorbored]")
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "tensorbored" in result.stderr
+
+
+def test_the_precision_of_the_launch_is_kept(train):
+    launcher = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--mixed_precision")
+    assert "precision no" in train("fp32", launcher=(*launcher, "no")).stdout
+    assert "precision bf16" in train("bf16", launcher=launcher[:-1]).stdout
