@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,10 @@ def worker(monkeypatch):
 
 def run(executor: LocalExecutor, job) -> int:
     executor.submit(job)
-    ended = executor.wait(240)
+    deadline = time.monotonic() + 240
+    ended: list = []
+    while not ended and time.monotonic() < deadline:
+        ended = executor.wait(5)
     return ended[0].exit_code if ended else -1
 
 
