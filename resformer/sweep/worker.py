@@ -24,6 +24,8 @@ from filelock import FileLock
 from .outcomes import record_attempt
 
 INTERRUPTED = {130, 143}
+_PATIENCE = 25.0
+"""Seconds in which the processes of an interrupted trial must have saved."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,11 @@ def _in_processes(job: Job) -> int:
         return process.wait()
     except _Interrupted:
         process.send_signal(signal.SIGTERM)
-        process.wait()
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         return 143
 
 
