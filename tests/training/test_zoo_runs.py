@@ -4,13 +4,15 @@ import sys
 
 import pytest
 
-TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+# in float32: what bfloat16 makes of another order of the same sums depends on the processor
+LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--mixed_precision", "no", "--num_processes")
+ONE, TWO = (*LAUNCH, "1"), (*LAUNCH, "2", "--multi_gpu")
 STATEFUL = ("--model.residual", "[hyper, {attention: mhc(n=2), mlp: attn_res}]")
 
 
 @pytest.fixture(scope="module")
 def one_process(train):
-    result = train("stateful", *STATEFUL)
+    result = train("stateful", *STATEFUL, launcher=ONE)
     assert result.returncode == 0, result.stderr
     return train.metrics("stateful")
 
@@ -19,7 +21,7 @@ def one_process(train):
     "flags, launcher",
     [
         (("--train.micro_batch_size", "2"), TWO),
-        (("--train.gradient_checkpointing", "true"), ()),
+        (("--train.gradient_checkpointing", "true"), ONE),
     ],
     ids=["two processes with accumulation", "gradient checkpointing"],
 )
@@ -30,7 +32,8 @@ def test_the_same_losses(train, one_process, flags, launcher):
     for expected, found in zip(one_process, train.metrics(name), strict=True):
         assert found["step"] == expected["step"]
         for key in ("loss", "val_loss"):
-            assert found.get(key) == pytest.approx(expected.get(key), abs=1e-4)
+            # AdamW makes whole steps of the rounding in gradients that are nearly zero (streams that are still alike)
+            assert found.get(key) == pytest.approx(expected.get(key), abs=2e-6 if found["step"] == 2 else 1e-4)
 
 
 @pytest.mark.slow
