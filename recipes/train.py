@@ -12,7 +12,7 @@ import torch
 from resformer import ResformerForCausalLM
 from resformer.data import training_batches
 from resformer.report.run_page import write_run_page
-from resformer.training import checkpoints, finishing, nonfinite, resuming, setup
+from resformer.training import checkpoints, finishing, nonfinite, resuming, setup, sharding
 from resformer.training.config import parse_arguments
 from resformer.training.evaluation import bits_per_byte, evaluate
 from resformer.training.instruments import make_instruments
@@ -33,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     torch.manual_seed(config.init_seed)
     model = ResformerForCausalLM(setup.model_config(config, corpus))
+    if train.shard:
+        sharding.shard(model, accelerator)
     optimizers = build_optimizers(model, config.optimizer)
     folder = setup.open_run_folder(config, accelerator)
     instruments = make_instruments(config, folder, model, corpus, accelerator)
@@ -49,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         model.activation_checkpointing_enable()
     if train.compile:
         setup.compile_blocks(model)
-    wrapped, *optimizers = accelerator.prepare(model, *optimizers)
+    wrapped, *optimizers = setup.prepare(accelerator, model, optimizers)
     accumulation = train.batch_size // (micro_batch_size * accelerator.num_processes)
     recorder = Recorder(folder / "metrics.jsonl", accelerator, progress.step, train.max_steps, progress.metrics_lines)
     clock = time.perf_counter() - progress.seconds
@@ -139,8 +141,9 @@ def main(arguments: list[str] | None = None) -> int:
         val_loss = evaluate_and_log()
         status = "completed" if math.isfinite(val_loss) else "diverged"
     recorder.close()
-    finishing.finish(status, config, model, corpus, progress, accelerator, val_loss, instruments.watch)
-    if accelerator.is_main_process and train.record_every:
+    whole = sharding.gathered(model)
+    finishing.finish(status, config, whole, corpus, progress, accelerator, val_loss, instruments.watch)
+    if accelerator.is_main_process and (folder / "layers.parquet").exists():
         print(f"the stream by depth and time    {write_run_page(folder)}")
     # Before the process group goes: the reducer in `wrapped` would free it holding the interpreter's lock, and wait
     # for gloo's thread, which may be waiting for that lock.

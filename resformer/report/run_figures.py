@@ -49,9 +49,9 @@ def loss_curve(run: RunFiles) -> Chart | None:
 
 def stream_heatmap(run: RunFiles) -> Chart | None:
     """F3: the stream's RMS by depth over time; marked where it is above 10 and 100 times its start."""
-    frame = _cells(run.of("stream_rms"), run.steps)
-    if frame.empty:
+    if not run.steps:  # only loss and gradient were watched
         return None
+    frame = _cells(run.of("stream_rms"), run.steps)
     start = frame[frame.step == frame.step.min()].set_index("depth").value
     frame["times"] = frame.value / frame.depth.map(start)
     frame["log"] = np.log10(frame.value.where(frame.value > 0))

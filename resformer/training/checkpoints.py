@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from ..data import Corpus
 from .files import remove_folder, whole_folder, write_json
 from .integrity import write_checksums
+from .sharding import gathered, gathered_state
 
 STATE, OPTIMIZERS = "trainer_state.json", "optimizers.pt"
 
@@ -71,12 +72,13 @@ def save(
         OSError: if it cannot be written, naming the newest that is there instead.
     """
     accelerator.wait_for_everyone()
+    model, states = gathered(model), [gathered_state(optimizer) for optimizer in optimizers]
     if accelerator.is_main_process:
         path = folder / "checkpoints" / f"step-{progress.step:08d}"
         try:
             with whole_folder(path) as temporary:
                 save_model(temporary, model, corpus)
-                torch.save([optimizer.state_dict() for optimizer in optimizers], temporary / OPTIMIZERS)
+                torch.save(states, temporary / OPTIMIZERS)
                 facts = {"processes": accelerator.num_processes, "micro_batch_size": micro_batch_size}
                 write_json(temporary / STATE, vars(progress) | facts | {"data_fingerprint": corpus.fingerprint})
                 write_checksums(temporary)

@@ -95,6 +95,9 @@ class TrainConfig:
     """Compile each block with torch.compile."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
+    shard: bool = False
+    """Split weights, gradients and optimiser states over the processes (FSDP2) instead of keeping a copy in each; then
+    only loss and gradient are watched, not the stream."""
     on_divergence: Literal["stop", "continue"] = "stop"
     """When the run is judged to have diverged: save and stop with exit code 3, or go on. This is about the run as a
     whole; on_nonfinite is about one batch."""

@@ -122,7 +122,7 @@ def _git_commit() -> str | None:
 def sample(model, corpus: Corpus, accelerator: Accelerator, seed: int) -> str:
     """What the model writes after the first line of the held-out text, drawn at temperature 0.8."""
     start = corpus.validation_text[:200].decode("utf-8", errors="ignore").split("\n")[0] + "\n"
-    inputs = corpus.tokenizer(start, return_tensors="pt", return_token_type_ids=False).to(accelerator.device)
+    inputs = corpus.tokenizer(start, return_tensors="pt", return_token_type_ids=False).to(model.device)
     room = model.config.max_position_embeddings - inputs["input_ids"].shape[1]
     model.eval()
     torch.manual_seed(seed)

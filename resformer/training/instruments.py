@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch.utils.data import default_collate
 
 from ..data import Corpus
@@ -33,12 +32,12 @@ def probe_batch(corpus: Corpus, sequences: int) -> Batch:
 def make_instruments(config: RunConfig, folder: Path, model, corpus: Corpus, accelerator: Accelerator) -> Instruments:
     """The instruments of a run, built while ``model`` is at its initialisation.
 
-    Of text that is short the probe batch is what there is. Weights that are sharded over processes (FSDP, DeepSpeed)
-    cannot be measured whole: then only loss and gradient are watched, and that is said.
+    Of text that is short the probe batch is what there is. Weights that are split over processes cannot be
+    measured whole: then only loss and gradient are watched, and that is said.
     """
     train, every = config.train, config.train.record_every
-    if every and accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        accelerator.print("recorder   off: the weights are sharded over processes")
+    if every and train.shard:
+        accelerator.print("recorder   off: the weights are split over processes")
         every = 0
     batch = None
     if every:

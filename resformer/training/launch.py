@@ -48,7 +48,7 @@ def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise ValueError(
             f"{accelerator.distributed_type.value} splits weights over processes, and checkpoints here are of whole "
-            "ones; launch without it: each process then keeps a copy of the model"
+            "ones; launch without it and give --train.shard true"
         )
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != launched:

@@ -11,12 +11,12 @@ import torch
 import yaml
 from accelerate import Accelerator
 from safetensors import SafetensorError
-from safetensors.torch import load_model
 
 from ..data import Corpus
 from .checkpoints import OPTIMIZERS, STATE, Progress, checkpoints, step_of
 from .config import RunConfig
 from .integrity import damage
+from .sharding import load_state, load_weights
 
 # What may differ between the run that saved and the run that goes on.
 _FREE = {
@@ -24,6 +24,7 @@ _FREE = {
     *(f"train.{name}" for name in (
         "keep_checkpoints", "save_every", "micro_batch_size", "log_every", "eval_every", "record_every",
         "record_sequences", "on_divergence", "on_nonfinite", "max_rollbacks", "compile", "gradient_checkpointing",
+        "shard",
     )),
 }  # fmt: skip
 
@@ -125,11 +126,11 @@ def load(
                 f"{path} was trained on other data (fingerprint {theirs[:16]}, that of data.source is now "
                 f"{corpus.fingerprint[:16]}); restore the data, or give another --run_dir"
             )
-        load_model(model, str(path / "model.safetensors"))
+        load_weights(model, path / "model.safetensors")
         saved = torch.load(path / OPTIMIZERS, map_location="cpu", weights_only=True)
         for optimizer, one in zip(optimizers, saved, strict=True):
             told = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-            optimizer.load_state_dict(one)
+            load_state(optimizer, one)
             for group, values in zip(optimizer.param_groups, told, strict=True):
                 group.update(values)
         processes, micro = state.pop("processes"), state.pop("micro_batch_size")
@@ -159,8 +160,13 @@ def load(
 
 @torch.no_grad()
 def draws_random_numbers(model, corpus: Corpus) -> bool:
-    """Whether a training step of ``model`` (on the CPU) depends on a random generator."""
-    before = torch.get_rng_state()
+    """Whether a training step of ``model`` depends on a random generator."""
+
+    def states() -> list[torch.Tensor]:
+        on_gpu = [torch.cuda.get_rng_state()] if model.device.type == "cuda" else []
+        return [torch.get_rng_state(), *on_gpu]
+
+    before = states()
     model.train()
-    model(**{name: tensor[None] for name, tensor in corpus.train[0].items()}, use_cache=False)
-    return not torch.equal(before, torch.get_rng_state())
+    model(**{name: tensor[None].to(model.device) for name, tensor in corpus.train[0].items()}, use_cache=False)
+    return not all(map(torch.equal, before, states()))

@@ -1,5 +1,6 @@
 """From a configuration to everything a run needs, with every refusal before the first file is written."""
 
+import atexit
 import fcntl
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..model import ResformerConfig
 from .config import RunConfig
 from .files import remove_leftovers, write_yaml
 from .resuming import refuse_another_run
+from .sharding import is_sharded
 
 
 def load_corpus_once(config: RunConfig, accelerator: Accelerator) -> Corpus:
@@ -79,9 +81,17 @@ def _hold_alone(folder: Path) -> None:
             f"{folder} is in use by a run that has not ended; wait for it, or give another --run_dir"
         ) from error
     _held.append(lock)
+    atexit.register(lock.close)  # before the interpreter, ending, warns of a file that is open
 
 
 _held: list = []  # closing the file would give the lock back
+
+
+def prepare(accelerator: Accelerator, model, optimizers: list) -> tuple:
+    """The model to train, which is its own wrapper where its weights are split, and its optimisers."""
+    if is_sharded(model):
+        return model, *(accelerator.prepare(optimizer) for optimizer in optimizers)
+    return accelerator.prepare(model, *optimizers)
 
 
 def compile_blocks(model) -> None:

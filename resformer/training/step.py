@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from .config import OptimizerConfig
+from .sharding import whole_norm
 
 
 def train_step(
@@ -40,7 +41,7 @@ def train_step(
             accelerator.backward(output.loss / accumulation)
         loss += output.cross_entropy.detach() / accumulation
     loss = accelerator.reduce(loss, "mean")
-    grad_norm = float(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf))
+    grad_norm = whole_norm(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf))
     finite = math.isfinite(grad_norm) and math.isfinite(loss)
     for optimizer in optimizers:
         if finite:

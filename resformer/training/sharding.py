@@ -1,0 +1,97 @@
+"""Weights, gradients and optimiser states split over processes (Zhao et al. 2023, arXiv:2304.11277), by torch.
+
+A checkpoint always holds them whole, so that any number of processes, split or not, goes on from it.
+"""
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_model
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map
+
+from ..model import ResformerForCausalLM
+
+
+def shard(model: ResformerForCausalLM, accelerator: Accelerator) -> None:
+    """Split the weights in place; parameters are others afterwards, so an optimiser must be built after.
+
+    Each branch is gathered when it runs. All else, residual connections too, is gathered for the whole pass: a
+    connection may be read outside its own block.
+
+    Raises:
+        ValueError: if the launch has no processes to split over.
+    """
+    if not torch.distributed.is_initialized():
+        raise ValueError("train.shard splits weights over processes; launch it with torchrun or accelerate launch")
+    model.to(accelerator.device)
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    for block in model.model.layers:
+        for branch in (block.attention, block.mlp):
+            fully_shard(branch, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def is_sharded(model) -> bool:
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+@torch.no_grad()
+def gathered(model: ResformerForCausalLM) -> ResformerForCausalLM:
+    """``model`` itself, or a whole copy on the CPU where its weights are split; to be called by all processes."""
+    if not is_sharded(model):
+        return model
+    whole = ResformerForCausalLM(model.config)
+    for ours, theirs in zip(_tensors(whole), _tensors(model), strict=True):
+        ours.copy_(_whole(theirs))
+    return whole.train(model.training)
+
+
+@torch.no_grad()
+def load_weights(model: ResformerForCausalLM, file: Path) -> None:
+    """Put a checkpoint's weights into ``model``, split or not."""
+    whole = ResformerForCausalLM(model.config) if is_sharded(model) else model
+    load_model(whole, str(file))
+    if whole is not model:
+        for ours, theirs in zip(_tensors(model), _tensors(whole), strict=True):
+            ours.copy_(_like(ours, theirs))
+
+
+def gathered_state(optimizer) -> dict:
+    """The optimiser's state with whole tensors; to be called by all processes."""
+    return tree_map(_whole, optimizer.state_dict())
+
+
+def load_state(optimizer, state: dict) -> None:
+    """Put a state of whole tensors into ``optimizer``, whose parameters may be split."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parts = {
+        index: {
+            key: _like(parameters[index], value) if value.shape == parameters[index].shape else value
+            for key, value in values.items()
+        }
+        for index, values in state["state"].items()
+    }
+    optimizer.load_state_dict(state | {"state": parts})
+
+
+def whole_norm(norm: torch.Tensor) -> float:
+    return float(_whole(norm))
+
+
+def _tensors(model) -> list[torch.Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _whole(value):
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _like(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """``whole`` as its parts lie over the processes in ``part``."""
+    if not isinstance(part, DTensor):
+        return whole
+    return distribute_tensor(whole.to(part.device), part.device_mesh, part.placements)

@@ -1,0 +1,73 @@
+"""Weights split over processes: the same training, and checkpoints that any number of processes goes on from."""
+
+import shutil
+import sys
+
+import pytest
+import torch
+from run_helpers import Runs, differences
+from transformers import AutoModelForCausalLM
+
+LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--mixed_precision", "no", "--num_processes")
+ONE, TWO = (*LAUNCH, "1"), (*LAUNCH, "2", "--multi_gpu")
+# Streams that are read outside of their block, scalars, an odd number of rows: what could be split wrongly.
+STACK = "[hyper, {attention: rezero, mlp: attn_res}, laurel, x0_mix]"
+FLAGS = (
+    "--model.residual", STACK, "--model.num_hidden_layers", "4", "--train.micro_batch_size", "2",
+    "--optimizer.name", "muon",
+)  # fmt: skip
+SPLIT = ("--train.shard", "true")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Runs:
+    runs = Runs(tmp_path_factory.mktemp("sharding"))
+    for name, flags in {"copies": FLAGS, "split": (*FLAGS, *SPLIT)}.items():
+        code, _, err = runs.outside(name, *flags, launcher=TWO)
+        assert code == 0, err
+    return runs
+
+
+def same_losses(runs: Runs, one: str, two: str) -> None:
+    assert [line["step"] for line in runs.metrics(one)] == [line["step"] for line in runs.metrics(two)]
+    for a, b in zip(runs.metrics(one), runs.metrics(two), strict=True):
+        for name in ("loss", "val_loss"):
+            # Adam makes whole steps of the rounding in gradients that are nearly zero: streams that are still alike
+            assert a.get(name, 0.0) == pytest.approx(b.get(name, 0.0), abs=2e-6 if a["step"] < 2 else 1e-4)
+
+
+def test_the_losses_of_copies(runs):
+    same_losses(runs, "copies", "split")
+
+
+def test_one_process_loads_what_was_split(runs):
+    whole = AutoModelForCausalLM.from_pretrained(runs.folder / "split" / "model")
+    copies = AutoModelForCausalLM.from_pretrained(runs.folder / "copies" / "model")
+    assert {name: tuple(p.shape) for name, p in whole.named_parameters()} == {
+        name: tuple(p.shape) for name, p in copies.named_parameters()
+    }
+    ids = torch.arange(32)[None]
+    assert torch.allclose(whole(ids).logits, copies(ids).logits, atol=2e-2)
+    assert not torch.allclose(whole(ids).logits, whole(ids.flip(1)).logits, atol=2e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags, launcher", [(SPLIT, TWO), ((), TWO), ((), ONE)], ids=["split", "copies", "one"])
+def test_a_split_run_goes_on_in_any_way(runs, flags, launcher):
+    name = f"split-then-{len(flags)}-{len(launcher)}"
+    shutil.copytree(runs.folder / "split", runs.folder / name)
+    for gone in ("checkpoints/step-00000008", "model"):
+        shutil.rmtree(runs.folder / name / gone)
+    code, out, err = runs.outside(name, *FLAGS, *flags, launcher=launcher)
+    assert code == 0, err
+    assert "going on from" in out
+    same_losses(runs, "split", name)
+    if flags:
+        assert differences(runs.folder / "split", runs.folder / name) == []
+
+
+def test_one_process_alone_is_refused(runs):
+    code, _, err = runs.outside("alone", *FLAGS, *SPLIT)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert "train.shard" in err
