@@ -2,7 +2,7 @@
 
 python recipes/sweep.py --config recipes/sweeps/quick.yaml [--dotted.key VALUE ...]
 
-The same command goes on with a sweep that was stopped. `--dry_run true` prints the plan and what it costs.
+The same command goes on with a sweep that was stopped. `--dry_run` prints the plan and what it costs.
 """
 
 from pathlib import Path

@@ -198,7 +198,7 @@ def build_parser() -> ArgumentParser:
     )
     parser.add_argument("--config", action="config", help="YAML file of the keys below; later flags win")
     parser.add_class_arguments(RunConfig, None)
-    return parser
+    return with_switches(parser)
 
 
 def parse_arguments(argv: list[str] | None = None) -> RunConfig:
@@ -218,6 +218,14 @@ def parse_arguments(argv: list[str] | None = None) -> RunConfig:
     config.check()
     config.model_config(vocab_size=1)
     return config
+
+
+def with_switches(parser: ArgumentParser) -> ArgumentParser:
+    """Where a key is true or false, the flag alone means true."""
+    for action in parser._actions:
+        if getattr(action, "_typehint", None) is bool:
+            action.nargs, action.const = "?", True
+    return parser
 
 
 def one_line(error: Exception, parser: ArgumentParser) -> str:

@@ -17,6 +17,8 @@ from accelerate.utils import DistributedType, ProjectConfiguration
 from jsonargparse import ArgumentParser
 from transformers.utils import logging
 
+from .config import with_switches
+
 
 def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
     """Accelerate's processes and precision; bfloat16 unless the launch says otherwise.
@@ -86,6 +88,7 @@ def arguments_of(function: Callable, argv: list[str] | None = None) -> dict[str,
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(function)
+    with_switches(parser)
     try:
         return vars(parser.instantiate(parser.parse_args(argv)))
     except ArgumentError as error:
