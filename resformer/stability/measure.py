@@ -61,6 +61,7 @@ def measure(model: nn.Module, batch: Batch, reference: torch.Tensor | None = Non
             for metric, value in found.items():
                 rows.add(layer, sublayer, metric, value)
         _head(rows, output.logits, output.cross_entropy)
+        _weights(rows, model)
         if reference is not None:
             rows.add(WHOLE, "model", "accumulated_update", rms(final[0] - reference))
         if gradients:
@@ -104,6 +105,7 @@ def _sites(rows: Rows, views: list[SiteView]) -> None:
         if view.after.shape == view.before.shape:
             rows.add(*place, "write_ratio", rms(view.after - view.before) / rms(view.before))
             rows.add(*place, "angular_distance", angular_distance(view.before, view.after))
+            rows.add(*place, "block_influence", 1 - cosine(view.before, view.after))
         if view.written is not None and view.read is not None:
             rows.add(*place, "read_rms", rms(view.read))
             rows.add(*place, "branch_rms", rms(view.written))
@@ -132,6 +134,13 @@ def _head(rows: Rows, logits: torch.Tensor, loss: torch.Tensor) -> None:
     rows.add(WHOLE, "model", "log_z_mean", log_z.mean())
     rows.add(WHOLE, "model", "log_z_max", log_z.amax())
     rows.add(WHOLE, "model", "logit_mean", logits.float().mean())
+
+
+@torch.no_grad()
+def _weights(rows: Rows, model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2:
+            rows.add(*place_of(name), f"weight_rms.{tensor_class(name)}", rms(parameter))
 
 
 def _gradients(rows: Rows, model: nn.Module, views: list[SiteView], loss: torch.Tensor) -> None:

@@ -36,6 +36,17 @@ def token_similarity(x: torch.Tensor) -> torch.Tensor:
     return ((units.sum(1).square().sum(-1) - units.square().sum((1, 2))) / (time * (time - 1))).mean()
 
 
+def dong_residual(x: torch.Tensor) -> torch.Tensor:
+    """``|X - 1 m^T| / |X|`` of each sequence, m its mean token and ``|.|`` the root of the largest column sum times the
+    largest row sum: 0 where all tokens are one (rank 1), mean over sequences. Dong et al. 2021, arXiv:2103.03404."""
+    x = x.float()
+
+    def composite_norm(matrix: torch.Tensor) -> torch.Tensor:
+        return (torch.linalg.matrix_norm(matrix, 1) * torch.linalg.matrix_norm(matrix, torch.inf)).sqrt()
+
+    return (composite_norm(x - x.mean(1, keepdim=True)) / composite_norm(x).clamp(min=1e-30)).mean()
+
+
 def kurtosis(x: torch.Tensor) -> torch.Tensor:
     """``E_j[s_j^4] / E_j[s_j^2]^2`` with s_j the RMS of channel j over tokens: from 1 (all channels alike) to the
     width (one channel has it all). He et al. 2024, arXiv:2405.19279. Composer and lingua mean other numbers."""
@@ -80,6 +91,7 @@ def amax_gain(mixing: torch.Tensor) -> dict[str, torch.Tensor]:
 STREAM = {
     "stream_rms": rms,
     "token_similarity": token_similarity,
+    "dong_residual": dong_residual,
     "kurtosis": kurtosis,
     "max_median_ratio": max_median_ratio,
     "massive_activations": massive_activations,

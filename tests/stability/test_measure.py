@@ -26,6 +26,8 @@ def test_every_metric_of_pre_norm_against_the_formula_written_out():
         assert rows[*site, "branch_rms"] == pytest.approx(rms(branches[i]), rel=1e-5)
         assert rows[*site, "branch_ratio"] == pytest.approx(rms(branches[i]) / rms(streams[i]), rel=1e-5)
         assert rows[*site, "write_ratio"] == pytest.approx(rms(branches[i]) / rms(streams[i]), rel=1e-4)
+        turned = 1 - torch.nn.functional.cosine_similarity(streams[i].double(), streams[i + 1].double(), dim=-1).mean()
+        assert rows[*site, "block_influence"] == pytest.approx(turned.item(), rel=1e-4, abs=1e-6)
         assert rows[*site, "norm_input_rms.norm"] == pytest.approx(rms(streams[i]), rel=1e-5)
         cosine = torch.nn.functional.cosine_similarity(branches[i], streams[i], dim=-1).mean().item()
         assert rows[*site, "branch_cosine"] == pytest.approx(cosine, abs=1e-5)
@@ -37,6 +39,8 @@ def test_every_metric_of_pre_norm_against_the_formula_written_out():
         )
     down = model.model.layers[1].mlp.down_proj.weight.grad
     assert rows[1, "mlp", "gradient_norm.down_proj"] == pytest.approx(down.norm().item(), rel=1e-4)
+    assert rows[1, "mlp", "weight_rms.down_proj"] == pytest.approx(rms(model.model.layers[1].mlp.down_proj.weight))
+    assert rows[-1, "embedding", "weight_rms.embed_tokens"] == pytest.approx(rms(model.model.embed_tokens.weight))
     assert rows[1, "mlp", "gradient_rms.down_proj"] == pytest.approx(rms(down), rel=1e-4)
     everything = torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item()
     assert rows[-1, "model", "gradient_norm"] == pytest.approx(everything, rel=1e-4)

