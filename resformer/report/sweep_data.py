@@ -5,7 +5,6 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -52,6 +51,15 @@ class SweepReport:
         trials = [Trial(arm, point, rate, seed) for seed in seeds]
         return [self.state.outcomes[trial] for trial in trials if trial in self.state.outcomes]
 
+    def _cost(self, arm: str, point: str) -> tuple[float | None, float | None]:
+        """Seconds of a step and bytes, of the run that took least: what else the machine did can only add to them."""
+        outcomes = [
+            outcome for trial, outcome in self.state.outcomes.items() if (trial.arm, trial.point) == (arm, point)
+        ]
+        step = [outcome.step_seconds for outcome in outcomes if outcome.step_seconds]
+        memory = [outcome.peak_memory for outcome in outcomes if outcome.peak_memory]
+        return min(step, default=None), min(memory, default=None)
+
     def common(self, key: str) -> list[Any]:
         """The different values that the finished runs' summaries have under ``key``."""
         values = [outcome.summary.get(key) for outcome in self.state.outcomes.values()]
@@ -83,12 +91,8 @@ class SweepReport:
         for row in self.analysis.rows:
             at_best = self.outcomes(row.arm, row.point, row.optimum.rate, list(self.sweep.config.seeds.reporting))
             ledger = self._ledger(row.arm, row.point)
-            step, memory = (_median([getattr(o, name) for o in at_best]) for name in ("step_seconds", "peak_memory"))
-            its = self.analysis.row(reference, row.point)
-            base = self.outcomes(
-                reference, row.point, its.optimum.rate if its else 0.0, list(self.sweep.config.seeds.reporting)
-            )
-            base_step, base_memory = (_median([getattr(o, n) for o in base]) for n in ("step_seconds", "peak_memory"))
+            step, memory = self._cost(row.arm, row.point)
+            base_step, base_memory = self._cost(reference, row.point)
             events = [o.spikes for o in at_best]
             counted = sum(e for e in events if e is not None) if events and None not in events else None
             thousands = sum(o.steps for o in at_best) / 1000
@@ -188,8 +192,3 @@ def read_sweep(folder: Path) -> SweepReport:
     except (json.JSONDecodeError, yaml.YAMLError):
         known = {}
     return SweepReport(sweep, state, results, analyse(results, sweep.rules()), known)
-
-
-def _median(values: list[Any]) -> float | None:
-    present = [value for value in values if value is not None]
-    return median(present) if present else None

@@ -171,8 +171,8 @@ def cost_and_quality(report: SweepReport) -> alt.VConcatChart | None:
         ]
         panels.append(alt.layer(*layers).properties(width=_WIDTH, height=_HEIGHT, title=point or "all runs"))
     caption = (
-        "Bars: 95 % t intervals over seeds. Step times are those of the runs themselves, beside whatever ran on the "
-        "machine at the time. " + _conditions(report)
+        "Bars: 95 % t intervals over seeds. Step times: each arm's fastest run, in which what else the machine did "
+        "counts least. " + _conditions(report)
     )
     rows = [alt.hconcat(*panels[i : i + 3]) for i in range(0, len(panels), 3)]
     return _titled(report, alt.vconcat(*rows), "Cost and quality", caption)

@@ -30,8 +30,8 @@ HINTS = {
     "depth limit": "deepest point up to which all runs trained, the rate tuned at each depth",
     "parameters": "all (outside embeddings)",
     "FLOPs/token": "forward and backward",
-    "step": "measured time of a step, as a ratio to the reference",
-    "memory": "measured peak, as a ratio to the reference",
+    "step": "measured median time of a step in the fastest run, as a ratio to the reference",
+    "memory": "measured peak of the run that took least, as a ratio to the reference",
     "tuning runs": "spent on choosing the rate",
 }
 
