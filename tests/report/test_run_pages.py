@@ -2,6 +2,8 @@
 
 import json
 import math
+import runpy
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from resformer.report.run_data import read_run
 from resformer.report.run_figures import figures
 from resformer.report.run_page import write_run_page
 
+PROGRAM = str(Path(__file__).parents[2] / "recipes" / "report.py")
 STEPS = (0, 50, 100, 150)
 SITES = [(-1, "embedding"), (0, "attention"), (0, "mlp"), (1, "attention"), (1, "mlp")]
 
@@ -80,7 +83,8 @@ def test_every_figure_is_there_and_draws(tmp_path):
     assert set(figures(read_run(folder))) == {
         "loss", "stream_rms", "gradient_flow", "branches", "updates", "attention", "internals",
     }  # fmt: skip
-    page = write_run_page(folder, static=True)
+    assert runpy.run_path(PROGRAM)["main"]([str(folder)]) == 0
+    page = folder / "report.html"
     for name in figures(read_run(folder)):
         assert f'id="{name}"' in page.read_text()
         for ending in ("svg", "png", "pdf"):
