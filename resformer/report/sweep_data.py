@@ -182,8 +182,8 @@ def read_sweep(folder: Path) -> SweepReport:
     file = folder / "sweep.yaml"
     if not file.exists():
         raise ValueError(
-            f"{folder} is no folder of a sweep (it has no sweep.yaml) nor of a run (it has no layers.parquet); give the "
-            "sweep_dir of a sweep or the run_dir of a run"
+            f"{folder} is no folder of a sweep (it has no sweep.yaml) nor of a run (it has no layers.parquet); give "
+            "the sweep_dir of a sweep or the run_dir of a run"
         )
     config: SweepConfig = parse_sweep(["--config", str(file), "--sweep_dir", str(folder)])
     sweep = Sweep(config)
