@@ -11,6 +11,7 @@ from resformer.sweep import running, screen
 from resformer.sweep.config import parse_sweep
 from resformer.sweep.executors import make_executor
 from resformer.sweep.ledgers import corpora, make_plan
+from resformer.sweep.timing import keep_step_times
 from resformer.sweep.trials import Sweep
 from resformer.training.files import write_json
 from resformer.training.launch import run_program
@@ -31,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     write_json(sweep.folder / "plan.json", plan.as_dict())
     state = running.load(sweep, set_torn_aside=True)
     screen.print_plan(sweep, data, state, plan)
+    if config.executor.name == "local":  # elsewhere trials run on other machines than this one
+        keep_step_times(sweep, data)
     with screen.live(sweep, executor.slots) as show:
         code = running.run(sweep, executor, str(PROGRAM), state, show)
     screen.print_end(sweep, state, code)

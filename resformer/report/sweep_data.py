@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from ..sweep import running
 from ..sweep.analysis import Analysis, Result, analyse
 from ..sweep.config import SweepConfig, parse_sweep
 from ..sweep.curves import depth_limit
 from ..sweep.inference import poisson_rate
+from ..sweep.timing import STEPS
 from ..sweep.trials import Sweep, Trial
 
 TRAINED = ("ok", "spiked-recovered", "degraded")
@@ -29,6 +29,7 @@ class SweepReport:
     results: list[Result]
     analysis: Analysis
     plan: dict[str, Any]
+    steps: list[dict[str, Any]]
 
     @cached_property
     def missing(self) -> int:
@@ -90,8 +91,9 @@ class SweepReport:
         lines = []
         for row in self.analysis.rows:
             at_best = self.outcomes(row.arm, row.point, row.optimum.rate, list(self.sweep.config.seeds.reporting))
-            ledger = self._ledger(row.arm, row.point)
+            ledger = _entry(self.plan.get("ledgers", []), row.arm, row.point)
             step, memory = self._cost(row.arm, row.point)
+            timed = _entry(self.steps, row.arm, row.point)
             base_step, base_memory = self._cost(reference, row.point)
             events = [o.spikes for o in at_best]
             counted = sum(e for e in events if e is not None) if events and None not in events else None
@@ -121,7 +123,8 @@ class SweepReport:
                 "events_low": low, "events_high": high, "depth_limit": limits.get(row.arm),
                 "parameters": ledger.get("parameters"), "non_embedding": ledger.get("non_embedding"),
                 "flops_per_token": ledger.get("flops_per_token"), "tokens": ledger.get("tokens"),
-                "step_seconds": step, "step_ratio": step / base_step if step and base_step else None,
+                "step_seconds": timed.get("seconds", step),
+                "step_ratio": timed.get("ratio", step / base_step if step and base_step else None),
                 "peak_memory": memory, "memory_ratio": memory / base_memory if memory and base_memory else None,
                 "tuning_runs": len(row.rates) * len(self.sweep.config.seeds.tuning),
             })  # fmt: skip
@@ -169,9 +172,6 @@ class SweepReport:
                 })  # fmt: skip
         return pd.DataFrame(lines)
 
-    def _ledger(self, arm: str, point: str) -> dict[str, Any]:
-        return next((e for e in self.plan.get("ledgers", []) if (e["arm"], e["point"]) == (arm, point)), {})
-
 
 def read_sweep(folder: Path) -> SweepReport:
     """What the folder of a sweep, finished or not, says.
@@ -189,9 +189,16 @@ def read_sweep(folder: Path) -> SweepReport:
     sweep = Sweep(config)
     state = running.load(sweep)
     results = state.results
-    plan = folder / "plan.json"
+    plan, steps = _read(folder / "plan.json"), _read(folder / STEPS).get("steps", [])
+    return SweepReport(sweep, state, results, analyse(results, sweep.rules()), plan, steps)
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
-        known = json.loads(plan.read_text(encoding="utf-8")) if plan.exists() else {}
-    except (json.JSONDecodeError, yaml.YAMLError):
-        known = {}
-    return SweepReport(sweep, state, results, analyse(results, sweep.rules()), known)
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError):  # the page does without
+        return {}
+
+
+def _entry(entries: list[dict[str, Any]], arm: str, point: str) -> dict[str, Any]:
+    return next((entry for entry in entries if (entry["arm"], entry["point"]) == (arm, point)), {})

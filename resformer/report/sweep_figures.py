@@ -170,10 +170,8 @@ def cost_and_quality(report: SweepReport) -> alt.VConcatChart | None:
             chart.mark_text(align="left", dx=8).encode(x=x, y=y, text="arm:N"),
         ]
         panels.append(alt.layer(*layers).properties(width=_WIDTH, height=_HEIGHT, title=point or "all runs"))
-    caption = (
-        "Bars: 95 % t intervals over seeds. Step times: each arm's fastest run, in which what else the machine did "
-        "counts least. " + _conditions(report)
-    )
+    how = "measured in turn with the reference's" if report.steps else "of each arm's fastest run"
+    caption = f"Bars: 95 % t intervals over seeds. Step times: {how}. {_conditions(report)}"
     rows = [alt.hconcat(*panels[i : i + 3]) for i in range(0, len(panels), 3)]
     return _titled(report, alt.vconcat(*rows), "Cost and quality", caption)
 

@@ -30,7 +30,7 @@ HINTS = {
     "depth limit": "deepest point up to which all runs trained, the rate tuned at each depth",
     "parameters": "all (outside embeddings)",
     "FLOPs/token": "forward and backward",
-    "step": "measured median time of a step in the fastest run, as a ratio to the reference",
+    "step": "time of a step as a ratio to the reference, measured in turn (or, on a cluster, of the fastest run)",
     "memory": "measured peak of the run that took least, as a ratio to the reference",
     "tuning runs": "spent on choosing the rate",
 }

@@ -1,6 +1,5 @@
 """What an arm costs and in what it differs from the reference besides its residual connection."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -126,31 +125,6 @@ def _parameters(one: ResformerForCausalLM, other: ResformerForCausalLM, compare_
         kinds = sorted({_pattern(name) for name in names})
         found.append(f"{what}: {', '.join(kinds[:4])}{', ...' if len(kinds) > 4 else ''} ({len(names)} tensors)")
     return found
-
-
-def seconds_per_step(config: RunConfig, corpus: Corpus, threads: int, steps: int = 2) -> float:
-    """Of forward, backward and update, measured on this machine for one micro batch and scaled to the whole batch."""
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    model: torch.nn.Module = ResformerForCausalLM(model_config(config, corpus))
-    model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
-    micro = config.train.micro_batch_size or config.train.batch_size
-    tokens = torch.randint(corpus.vocab_size, (micro, config.data.sequence_length), device=device)
-    try:
-        for step in range(steps + 1):
-            if step == 1:
-                start = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16):
-                loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            loss.item()
-    finally:
-        torch.set_num_threads(before)
-    return (time.perf_counter() - start) / steps * (config.train.batch_size / micro)
 
 
 def _model(config: RunConfig, corpus: Corpus, meta: bool) -> ResformerForCausalLM:

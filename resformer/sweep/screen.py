@@ -14,9 +14,10 @@ from rich.text import Text
 from ..data import Corpus
 from .analysis import analyse
 from .inference import Estimate
-from .ledgers import Plan, seconds_per_step
+from .ledgers import Plan
 from .plan import bounds
 from .running import State, overview
+from .timing import seconds_per_step
 from .trials import Sweep, Trial
 
 _START_AND_SAVE = 2.0

@@ -47,11 +47,27 @@ def test_it_tunes_then_reports_then_says_what_is_better(whole):
     assert session["finished"] == len(names)
 
 
+def test_steps_are_timed_against_the_reference(whole):
+    steps = {
+        (entry["arm"], entry["point"]): entry
+        for entry in json.loads((whole[0] / "sweep" / "steps.json").read_text())["steps"]
+    }
+    assert {arm for arm, _ in steps} == {"pre", "again", "post", "plain"}
+    for point in ("num_hidden_layers=1", "num_hidden_layers=2"):
+        assert steps["pre", point]["ratio"] == 1
+        for arm in ("again", "post", "plain"):
+            entry = steps[arm, point]
+            assert entry["seconds"] == pytest.approx(entry["ratio"] * steps["pre", point]["seconds"])
+            assert entry["ratio"] > 0
+
+
 def test_a_finished_sweep_runs_nothing_again(whole):
     folder, first = whole
+    timed = (folder / "sweep" / "steps.json").read_text()
     result = sweep(folder, definition(folder))
     assert result.returncode == 0
     assert set(runs(folder).values()) == {1}
+    assert (folder / "sweep" / "steps.json").read_text() == timed
     assert table(result) == table(first)
 
 
