@@ -85,17 +85,21 @@ def kill_once(runs: Runs, kind: str, start_up: float) -> str:
     lines_before, leftovers = count_lines(run), set(hidden(runs))
     moments: dict[str, tuple[Callable[[], bool], float]] = {
         "start-up": (lambda: True, start_up),
-        "cache build": (lambda: any((runs.folder / "cache").glob(".*")), 1.0),
+        "cache build": (lambda: any((runs.folder / "cache").glob(".*")), 0.35),
         "training": (lambda: count_lines(run) > lines_before, 0.3),
         "save": (lambda: any((run / "checkpoints").glob(".step-*.tmp-*")), 0.06),
         "evaluation": (lambda: count_lines(run) > lines_before and evaluates(run), 0.03),
         "end": (lambda: any(run.glob(".model.tmp-*")), 0.03),
     }
     reached, window = moments[kind]
+    if kind == "cache build":  # a kill that came late may have left a whole one
+        shutil.rmtree(runs.folder / "cache", ignore_errors=True)
     process = runs.start("killed", *FLAGS.split(), output=subprocess.DEVNULL)
     while process.poll() is None and not reached():
         time.sleep(0.002)
-    time.sleep(random.uniform(0, window))
+    deadline = time.monotonic() + random.uniform(0, window)
+    while time.monotonic() < deadline and not (kind == "start-up" and count_lines(run) > lines_before):
+        time.sleep(0.002)
     if process.poll() is not None:
         return "what had ended by itself"
     os.killpg(process.pid, signal.SIGKILL)

@@ -32,6 +32,7 @@ def options(optimizer: str, micro: int, dropout: float, checkpointing: bool, wor
     ]  # fmt: skip
 
 
+SGD = ("sgd", "--optimizer.learning_rate", "0.1")
 CHOSEN = [("muon", 2, 0.1, True, 2), ("adamw", 8, 0.1, False, 0)]
 ALL = [
     one for one in itertools.product(["muon", "adamw"], [2, 8], [0.0, 0.1], [False, True], [0, 2]) if one not in CHOSEN
@@ -81,32 +82,36 @@ def test_two_processes_resume_exactly(runs):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("optimizer, tolerance", [(SGD, 1e-6), (("adamw",), 1e-4)], ids=["sgd", "adamw"])
 @pytest.mark.parametrize("processes", [2, 4])
-def test_several_processes_give_the_losses_of_one_also_with_dropout(runs, processes):
-    flags = options("adamw", 2, 0.1, False, 0)
-    if not (runs.folder / "single").exists():
-        assert runs.here("single", *flags) == 0
-    code, _, err = runs.outside(f"of-{processes}", *flags, launcher=torchrun(processes))
+def test_several_processes_give_the_losses_of_one_also_with_dropout(runs, processes, optimizer, tolerance):
+    """AdamW divides by the gradient's size: where that is nearly zero, its steps are the rounding of another order of
+    sums, and bfloat16 makes whole digits of that."""
+    flags = (*options(optimizer[0], 2, 0.1, False, 0), *optimizer[1:])
+    one, several = f"single-{optimizer[0]}", f"{optimizer[0]}-of-{processes}"
+    if not (runs.folder / one).exists():
+        assert runs.here(one, *flags) == 0
+    code, _, err = runs.outside(several, *flags, launcher=torchrun(processes))
     assert code == 0, err
-    assert runs.summary(f"of-{processes}")["processes"] == processes
-    for a, b in zip(runs.metrics("single"), runs.metrics(f"of-{processes}"), strict=True):
+    assert runs.summary(several)["processes"] == processes
+    for a, b in zip(runs.metrics(one), runs.metrics(several), strict=True):
         assert a.keys() == b.keys()
         for name in ("loss", "val_loss"):
-            assert a.get(name, 0.0) == pytest.approx(b.get(name, 0.0), rel=1e-6)
+            assert a.get(name, 0.0) == pytest.approx(b.get(name, 0.0), rel=tolerance)
 
 
 @pytest.mark.slow
 def test_another_number_of_processes_goes_on_and_says_so(runs, monkeypatch):
-    flags = options("adamw", 2, 0.1, False, 0)
-    if not (runs.folder / "single").exists():
-        assert runs.here("single", *flags) == 0
+    flags = (*options(SGD[0], 2, 0.1, False, 0), *SGD[1:])
+    if not (runs.folder / "single-sgd").exists():
+        assert runs.here("single-sgd", *flags) == 0
     with monkeypatch.context() as patch, pytest.raises(Killed):
         dies_at(6, patch)
         runs.here("moved", *flags)
     code, out, err = runs.outside("moved", *flags, launcher=torchrun(2))
     assert code == 0, err
     assert "was saved by 1 process, now there are 2" in out
-    for a, b in zip(runs.metrics("single"), runs.metrics("moved"), strict=True):
+    for a, b in zip(runs.metrics("single-sgd"), runs.metrics("moved"), strict=True):
         assert a.get("loss", 0.0) == pytest.approx(b.get("loss", 0.0), rel=1e-6)
 
 
