@@ -21,6 +21,7 @@ from resformer.report.probe_figures import FIGURES
 from resformer.report.run_page import write_page
 from resformer.stability.curvature import curvature
 from resformer.stability.landscape import landscape
+from resformer.stability.layouts import layout
 from resformer.stability.lens import lens
 from resformer.stability.lesion import lesion
 from resformer.stability.propagation import DEPTHS, LeftOut, ladder
@@ -31,6 +32,17 @@ from resformer.training.probing import Target, open_target
 
 PROBES = ("init", "lesion", "lens", "landscape", "curvature", "reuse")
 ROWS = ["layer", "sublayer", "metric", "value"]
+
+
+def can_have(model) -> list[str]:
+    """The probes that a model's class allows."""
+    if isinstance(model, ResformerForCausalLM):
+        return list(PROBES)
+    try:
+        layout(model)
+    except ValueError:
+        return ["landscape", "curvature"]
+    return ["lesion", "lens", "landscape", "curvature"]
 
 
 def init(target: Target, arguments, batch) -> pd.DataFrame:
@@ -126,14 +138,15 @@ def main() -> int:
             raise ValueError(f"--{name} is {least}; it must be at least {fewest}")
     logging.disable_progress_bar()
     target = open_target(arguments.target, arguments.seed)
-    able = [p for p in PROBES if isinstance(target.model, ResformerForCausalLM) or p not in ("init", "reuse")]
+    able = can_have(target.model)
     default = ["init"] if target.untrained else able
     probes = arguments.probes or default
     for name in probes:
         if name not in PROBES:
             raise ValueError(f"--probes: there is no {name!r}; there are {', '.join(PROBES)}")
         if name not in able:
-            raise ValueError(f"--probes: {name} needs a resformer, not {type(target.model).__name__}; it can have "
+            why = "needs a resformer" if name in ("init", "reuse") else "needs a layout that it knows"
+            raise ValueError(f"--probes: {name} {why}, not {type(target.model).__name__}; that can have "
                              f"{', '.join(able)}")  # fmt: skip
     batch = None
     if set(probes) != {"init"}:

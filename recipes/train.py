@@ -11,7 +11,6 @@ import torch
 
 from resformer import ResformerForCausalLM
 from resformer.data import training_batches
-from resformer.report.run_page import write_run_page
 from resformer.training import checkpoints, finishing, nonfinite, resuming, setup, sharding
 from resformer.training.config import parse_arguments
 from resformer.training.evaluation import bits_per_byte, evaluate
@@ -41,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     resumed = resuming.find(config)
     load = functools.partial(resuming.load, corpus=corpus, accelerator=accelerator, micro_batch_size=micro_batch_size)
     progress = load(resumed, model, optimizers) if resumed else checkpoints.Progress()
-    if progress.step >= train.max_steps and (folder / "model").exists():
+    if progress.step >= train.max_steps and finishing.is_complete(folder, progress):
         accelerator.print(f"{folder} is complete, {progress.step} steps; give another --run_dir to train anew")
         return 0
     resuming.set_later_ones_aside(folder, progress.step, accelerator)
@@ -120,6 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
             progress = nonfinite.pass_over(failed=progress, restored=restored)
             recorder.rewind(progress.metrics_lines, keep_events=True)
             instruments.begin(progress.step, progress.extra_state.get("watch"))
+            instruments.watch.rollbacks = progress.rollbacks
             log(**event)
             batches = batches_from(progress)
             continue
@@ -141,10 +141,10 @@ def main(arguments: list[str] | None = None) -> int:
         val_loss = evaluate_and_log()
         status = "completed" if math.isfinite(val_loss) else "diverged"
     recorder.close()
-    whole = sharding.gathered(model)
+    whole = sharding.gathered(model, accelerator)
     finishing.finish(status, config, whole, corpus, progress, accelerator, val_loss, instruments.watch)
-    if accelerator.is_main_process and (folder / "layers.parquet").exists():
-        print(f"the stream by depth and time    {write_run_page(folder)}")
+    if accelerator.is_main_process and train.record_every:
+        finishing.show_page(folder)
     # Before the process group goes: the reducer in `wrapped` would free it holding the interpreter's lock, and wait
     # for gloo's thread, which may be waiting for that lock.
     del wrapped

@@ -71,4 +71,10 @@ def with_depth(layers: pd.DataFrame) -> pd.DataFrame:
     # Without a stream in the table (of a probe), every place counts.
     depth = pd.DataFrame(places, columns=["layer", "sublayer"]).assign(depth=range(len(places)))
     depth["site"] = [p.sublayer if p.layer < 0 else f"{p.layer} {p.sublayer}" for p in places]
-    return layers.merge(depth, how="left", on=["layer", "sublayer"])
+    found = layers.merge(depth, how="left", on=["layer", "sublayer"])
+    # Weights of a parallel block's two branches belong to its one site.
+    parallel = depth[depth.sublayer == "parallel"].set_index("layer")
+    inside = found.depth.isna() & found.layer.isin(parallel.index) & found.sublayer.isin(["attention", "mlp"])
+    for column in ("depth", "site"):
+        found.loc[inside, column] = found.layer[inside].map(parallel[column])
+    return found

@@ -67,8 +67,12 @@ def write_page(file: Path, title: str, body: str, specs: dict[str, dict]) -> Non
 </body></html>
 """
     temporary = file.with_name(f".{file.name}.tmp-{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _figure(name: str, caption: str) -> str:

@@ -61,14 +61,21 @@ def statistics(
     time = query.shape[2]
     at = torch.linspace(0, time - 1, min(time, QUERIES), device=query.device).round().long()
     key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    logits = query[:, :, at].float() @ key.float().mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if mask is None:
-        visible = torch.arange(time, device=query.device) <= at.unsqueeze(1)
-    else:
-        visible = mask[..., at, :] if mask.dtype == torch.bool else mask[..., at, :] == 0
-    visible = visible.expand(logits.shape)
-    logits = logits.masked_fill(~visible, -torch.inf)
-    result = {"attention_logit_max": logits.amax()}
+
+    def of(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of these queries, and which keys they see."""
+        found = query[:, :, chosen].float() @ key.float().mT
+        found = found * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+        if mask is None:
+            seen = torch.arange(time, device=query.device) <= chosen.unsqueeze(1)
+        else:
+            seen = mask[..., chosen, :] if mask.dtype == torch.bool else mask[..., chosen, :] == 0
+        seen = seen.expand(found.shape)
+        return found.masked_fill(~seen, -torch.inf), seen
+
+    logits, visible = of(at)
+    parts = [logits] if time <= QUERIES else (of(part)[0] for part in torch.arange(time).split(QUERIES))
+    result = {"attention_logit_max": torch.stack([part.amax() for part in parts]).amax()}
     log_weights = logits.log_softmax(-1)
     entropy = -(log_weights.exp() * log_weights.masked_fill(~visible, 0)).sum(-1)
     keys = visible.sum(-1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
@@ -60,7 +60,10 @@ def hessian_operator(model: nn.Module, batch: Batch, scale: torch.Tensor | None 
 def largest_eigenvalue(operator: LinearOperator, seed: int = 0, tolerance: float = 1e-3) -> float:
     """The algebraically largest one, by Lanczos from a vector drawn with ``seed``."""
     start = np.random.default_rng(seed).standard_normal(operator.shape[0])
-    return float(eigsh(operator, k=1, which="LA", v0=start, tol=tolerance, return_eigenvectors=False)[0])
+    try:
+        return float(eigsh(operator, k=1, which="LA", v0=start, tol=tolerance, return_eigenvectors=False)[0])
+    except ArpackError as error:  # no convergence is one as well
+        raise ValueError(f"curvature: the largest eigenvalue cannot be found ({error}); is the loss finite?") from error
 
 
 def second_moment(model: nn.Module, batch: Batch) -> torch.Tensor:

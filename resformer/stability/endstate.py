@@ -28,7 +28,8 @@ class StabilityWatch:
 
     Divergence is a loss or gradient that is not finite at the end (in the last 5 % of the steps), or a smoothed loss
     (exponential average, 0.9) that ends above the loss at initialisation, or lies more than 1 nat above its own minimum
-    through the last 5 % of the steps. A value that is not finite earlier, and was got over, counts as a spike.
+    through the last 5 % of the steps. A value that is not finite earlier, and was got over, counts as a spike; so does
+    a rollback (``rollbacks``, told by the run: what led to it is not among its steps any more).
 
     Args:
         max_grad_norm: where gradients are clipped, for the clip rate; 0 where they are not.
@@ -44,6 +45,7 @@ class StabilityWatch:
         self.lowest: float | None = None
         self.high_since: int | None = None
         self.not_finite: list[int] = []
+        self.rollbacks = 0
         self.last_step = 0
 
     def update(self, step: int, loss: float, grad_norm: float) -> bool:
@@ -114,7 +116,7 @@ class StabilityWatch:
         }
 
     _PLAIN = ("steps", "clipped", "loss_spikes", "gradient_spikes", "initial", "smoothed", "lowest", "high_since",
-              "not_finite", "last_step")  # fmt: skip
+              "not_finite", "rollbacks", "last_step")  # fmt: skip
     _PARTS = ("loss", "gradient", "loss_score", "gradient_score")
 
     def state_dict(self) -> dict[str, Any]:
@@ -133,8 +135,8 @@ def end_state(
     val_loss: float | None, unigram_entropy: float, watch: StabilityWatch, best: float | None = None
 ) -> EndState | None:
     """The first that holds: diverged, stuck (within 0.1 nat of the unigram entropy, or above), degraded (more than 0.2
-    nat above ``best``), spiked-recovered (the loss had a spike), ok; none for a run that did not get to its final
-    held-out loss and did not diverge. All losses in nats per token."""
+    nat above ``best``), spiked-recovered (the loss had a spike, or the run rolled back), ok; none for a run that did
+    not get to its final held-out loss and did not diverge. All losses in nats per token."""
     if watch.divergence_step is not None or (val_loss is not None and not math.isfinite(val_loss)):
         return "diverged"
     if val_loss is None:
@@ -143,4 +145,4 @@ def end_state(
         return "stuck"
     if best is not None and val_loss > best + DEGRADED:
         return "degraded"
-    return "spiked-recovered" if watch.loss.events or watch.not_finite else "ok"
+    return "spiked-recovered" if watch.loss.events or watch.not_finite or watch.rollbacks else "ok"

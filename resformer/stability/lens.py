@@ -20,6 +20,11 @@ def lens(model: nn.Module, batch: Batch) -> list[Row]:
     """
     layout(model)
     streams, logits = block_streams(model, batch)
+    if not torch.allclose(read_out(model, streams[-1]).float(), logits.float(), rtol=1e-3, atol=1e-3):
+        raise ValueError(
+            f"lens: {type(model).__name__} makes its logits of more than a norm and a projection; lesion, landscape "
+            "and curvature take it"
+        )
     final = logits.float().log_softmax(-1)
     rows: list[Row] = []
     for layer, stream in enumerate(streams, -1):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
+from ..model.residual_gated import GRU, GTrXL, Highway
 from .layouts import block_streams, layout, loss_of, silenced
 from .measure import WHOLE, Batch, Row
 from .seam import measurable
@@ -24,7 +27,8 @@ def lesion(model: nn.Module, batch: Batch) -> list[Row]:
     Returns:
         ``lesion_increase`` (nats per token) of each branch, ``angular_distance`` and ``block_influence`` (one minus the
         cosine, Men et al. 2024, arXiv:2403.03853) of each block under sublayer ``block``, and for the whole model
-        ``probe_loss`` and ``useful_share``: of the branches whose loss would be missed by 0.01 nat or more.
+        ``probe_loss``, ``lesion_sum`` (all increases) and ``useful_share``: of the branches whose loss would be missed
+        by 0.01 nat or more.
     """
     where = layout(model)
     sites = [(layer, name) for layer in range(len(where.blocks)) for name in where.branches]
@@ -32,8 +36,9 @@ def lesion(model: nn.Module, batch: Batch) -> list[Row]:
     with measurable(model):
         whole = loss_of(model, batch).item()
         for layer, name in tqdm(sites, desc="lesion", disable=None, leave=False):
-            with silenced(where.blocks[layer].get_submodule(name)):
+            with without(where.blocks[layer], name):
                 rows.append((layer, name, "lesion_increase", loss_of(model, batch).item() - whole))
+    total = sum(increase for *_, increase in rows)
     useful = sum(increase >= USEFUL for *_, increase in rows) / len(rows)
     streams, _ = block_streams(model, batch)
     for layer, (before, after) in enumerate(itertools.pairwise(streams)):
@@ -41,4 +46,26 @@ def lesion(model: nn.Module, batch: Batch) -> list[Row]:
             rows.append((layer, "block", "angular_distance", angular_distance(before, after).item()))
             cosine = torch.nn.functional.cosine_similarity(before.float(), after.float(), dim=-1).mean()
             rows.append((layer, "block", "block_influence", 1 - cosine.item()))
-    return [*rows, (WHOLE, "model", "probe_loss", whole), (WHOLE, "model", "useful_share", useful)]
+    sums = {"probe_loss": whole, "lesion_sum": total, "useful_share": useful}
+    return [*rows, *((WHOLE, "model", metric, value) for metric, value in sums.items())]
+
+
+@contextmanager
+def without(block: nn.Module, branch: str) -> Iterator[None]:
+    """The branch writes nothing; where a gate stands between stream and branch, it is closed."""
+    connection = getattr(block, f"{branch}_residual", None)
+    closed = isinstance(connection, (GRU, GTrXL)) or (isinstance(connection, Highway) and connection.carry is None)
+    if not closed:
+        with silenced(block.get_submodule(branch)):
+            yield
+        return
+
+    def forward(state, f):
+        f(state)  # values that later blocks share come from here
+        return state
+
+    connection.forward = forward  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        del connection.forward  # type: ignore[union-attr]

@@ -64,7 +64,11 @@ class LayerTable:
 def write_parquet(file: Path, table: pa.Table) -> None:
     """Under a temporary name first, so that the file opens whenever a kill comes."""
     temporary = file.with_name(f".{file.name}.tmp-{os.getpid()}")
-    pq.write_table(table, temporary, compression="zstd")
-    with open(temporary, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, file)
+    try:
+        pq.write_table(table, temporary, compression="zstd")
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

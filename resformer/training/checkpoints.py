@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from ..data import Corpus
 from .files import remove_folder, whole_folder, write_json
 from .integrity import write_checksums
-from .sharding import gathered, gathered_state
+from .sharding import gathered, gathered_state, is_sharded
 
 STATE, OPTIMIZERS = "trainer_state.json", "optimizers.pt"
 
@@ -72,14 +72,18 @@ def save(
         OSError: if it cannot be written, naming the newest that is there instead.
     """
     accelerator.wait_for_everyone()
-    model, states = gathered(model), [gathered_state(optimizer) for optimizer in optimizers]
+    sharded = is_sharded(model)
+    model, states = gathered(model, accelerator), [gathered_state(optimizer, accelerator) for optimizer in optimizers]
     if accelerator.is_main_process:
         path = folder / "checkpoints" / f"step-{progress.step:08d}"
         try:
             with whole_folder(path) as temporary:
                 save_model(temporary, model, corpus)
                 torch.save(states, temporary / OPTIMIZERS)
-                facts = {"processes": accelerator.num_processes, "micro_batch_size": micro_batch_size}
+                facts = {
+                    "processes": accelerator.num_processes, "micro_batch_size": micro_batch_size,
+                    "precision": str(accelerator.mixed_precision), "shard": sharded,
+                }  # fmt: skip
                 write_json(temporary / STATE, vars(progress) | facts | {"data_fingerprint": corpus.fingerprint})
                 write_checksums(temporary)
         except Exception as error:  # every library has its own for a full disk, from SafetensorError to bare Exception

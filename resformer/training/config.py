@@ -99,8 +99,8 @@ class TrainConfig:
     """Split weights, gradients and optimiser states over the processes (FSDP2) instead of keeping a copy in each; then
     only loss and gradient are watched, not the stream."""
     on_divergence: Literal["stop", "continue"] = "stop"
-    """When the run is judged to have diverged: save and stop with exit code 3, or go on. This is about the run as a
-    whole; on_nonfinite is about one batch."""
+    """When on_nonfinite cannot help any more: save and stop with exit code 3, or go on. A loss that is finite stops no
+    run; summary.json's end_state says of it what it was."""
     on_nonfinite: Literal["skip", "stop", "rollback"] | None = None
     """At a batch whose loss or gradient is not finite, which is never stepped on: skip passes over its update; stop
     saves the state before it and counts the run as diverged, exit code 3; rollback goes back to the last checkpoint and

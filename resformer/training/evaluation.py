@@ -6,9 +6,10 @@ import zlib
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import Subset
+from torch.utils.data import Subset, default_collate
 
 from ..data import Corpus, evaluation_batches
+from .sharding import is_sharded
 
 
 @torch.no_grad()
@@ -23,6 +24,7 @@ def evaluate(model, corpus: Corpus, accelerator: Accelerator, batch_size: int, s
     if sequences is not None and sequences < len(packed):
         packed = Subset(packed, range(sequences))  # type: ignore[assignment]
     model.eval()
+    rounds = math.ceil(math.ceil(len(packed) / accelerator.num_processes) / batch_size)
     total = torch.zeros(2, dtype=torch.float64, device="cpu")
     batches = evaluation_batches(
         packed, batch_size=batch_size, rank=accelerator.process_index, world_size=accelerator.num_processes
@@ -33,6 +35,11 @@ def evaluate(model, corpus: Corpus, accelerator: Accelerator, batch_size: int, s
             loss = model(**batch, use_cache=False, skip_logits=True).cross_entropy
         count = batch["shift_labels"].numel()
         total += torch.tensor([loss.item() * count, count], dtype=torch.float64)
+        rounds -= 1
+    if is_sharded(model):  # every forward pass gathers weights from all processes: each takes as many as the busiest
+        same = {name: tensor.to(accelerator.device) for name, tensor in default_collate([packed[0]]).items()}
+        for _ in range(rounds):
+            model(**same, use_cache=False, skip_logits=True)
     model.train()
     total = accelerator.reduce(total.to(accelerator.device))
     return float(total[0] / total[1])

@@ -1,7 +1,9 @@
 """What a run leaves behind: the final model with its card, a sample, and summary.json."""
 
+import json
 import platform
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from ..data import Corpus
+from ..report.run_page import write_run_page
 from ..stability.endstate import StabilityWatch
 from .checkpoints import Progress, cannot_save, save_model
 from .config import RunConfig
@@ -17,6 +20,24 @@ from .evaluation import bits_per_byte, compressors_bits_per_byte
 from .files import null_where_not_finite, whole_folder, write_json
 
 SAMPLE_TOKENS = 120
+
+
+def is_complete(folder: Path, progress: Progress) -> bool:
+    """Whether all that ``finish`` leaves is there, of this very step."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (folder / "model").exists() and (summary.get("status"), summary.get("step")) == ("completed", progress.step)
+
+
+def show_page(folder: Path) -> None:
+    """The run's page; without room for it, the run has ended all the same."""
+    try:
+        print(f"the stream by depth and time    {write_run_page(folder)}")
+    except OSError as error:
+        again = f"python recipes/report.py {folder} writes it when there is"
+        print(f"warning: no room for {folder / 'report.html'} ({error.strerror}); {again}", file=sys.stderr)
 
 
 def greet(config: RunConfig, model, corpus: Corpus, accelerator: Accelerator, resumed: Path | None) -> None:

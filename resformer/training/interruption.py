@@ -7,7 +7,7 @@ import sys
 import torch
 from accelerate import Accelerator
 
-from .launch import parent
+from .launch import command_line, parent
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -24,7 +24,7 @@ class Interruption:
         self.deferred = False
         # 'accelerate launch' with one process ends at a SIGTERM without a word to the run, which would go on alone.
         launcher = parent()
-        self.launcher = launcher.pid if "accelerate" in " ".join(launcher.cmdline()) else None
+        self.launcher = launcher.pid if "accelerate" in command_line(launcher) else None
         for number in EXIT_CODES:
             signal.signal(number, self._note)
 

@@ -47,6 +47,8 @@ def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
     elif not has_accelerator and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         # 'accelerate launch' says 1 where nobody chose; the cores that this process may use are better divided.
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    if accelerator.mixed_precision == "fp16":
+        raise ValueError("fp16 overflows without a scaled loss; launch with --mixed_precision bf16, or no")
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise ValueError(
             f"{accelerator.distributed_type.value} splits weights over processes, and checkpoints here are of whole "
@@ -65,13 +67,21 @@ def _precision_was_chosen() -> bool:
     """Whether 'no' is a choice: ``accelerate launch`` sets the variable always, to 'no' where nothing was said."""
     if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
         return True
-    words = " ".join(parent().cmdline())
+    words = command_line(parent())
     return "--mixed_precision" in words or ("ACCELERATE_MIXED_PRECISION" in os.environ and "accelerate" not in words)
 
 
 def parent() -> psutil.Process:
     """The process that started this one, or this one itself where that has gone already."""
     return psutil.Process().parent() or psutil.Process()
+
+
+def command_line(process: psutil.Process) -> str:
+    """Empty where the system does not tell."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def start_trackers(accelerator: Accelerator, config: dict[str, Any]) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ..data import DataConfig
 from ..model import ResformerConfig, ResformerForCausalLM
-from . import checkpoints
 from .config import parse_arguments
+from .integrity import CHECKSUMS, damage
+from .resuming import newest_whole, read_yaml
 
 _VOCABULARY = 256
 """Of an untrained model for the init probe, where no tokenizer says."""
@@ -79,22 +80,30 @@ def open_target(name: str, seed: int = 0) -> Target:
     folder = path if (path / "config.json").exists() else _newest(path)
     if folder is None:
         raise ValueError(f"{name} is no checkpoint (no config.json), nor a run with one; give the folder of either")
-    data = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")).get("data") if run else None
+    if (folder / CHECKSUMS).exists() and (wrong := damage(folder)):
+        raise ValueError(f"{folder} is damaged: {wrong}; give another checkpoint")
+    data = read_yaml(run / "config.yaml").get("data") if run else None
     try:
         AutoConfig.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        has_tokenizer = bool(AutoTokenizer.from_pretrained(folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder} cannot be loaded as a causal language model: {error}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{folder} cannot be loaded as a causal language model: {reason}") from error
     out = (run or folder.parent) / "probes" / folder.name
-    return Target(model, out, folder if has_tokenizer else None, data)
+    return Target(model, out, folder if _has_tokenizer(folder) else None, data)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    try:
+        return bool(AutoTokenizer.from_pretrained(folder))
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _newest(path: Path) -> Path | None:
     if (path / "model" / "config.json").exists():
         return path / "model"
-    found = checkpoints.checkpoints(path)
-    return found[-1] if found else None
+    return newest_whole(path)
 
 
 def _untrained(path: Path, seed: int) -> Target:

@@ -16,7 +16,7 @@ from ..data import Corpus
 from .checkpoints import OPTIMIZERS, STATE, Progress, checkpoints, step_of
 from .config import RunConfig
 from .integrity import damage
-from .sharding import load_state, load_weights
+from .sharding import is_sharded, load_state, load_weights
 
 # What may differ between the run that saved and the run that goes on.
 _FREE = {
@@ -34,7 +34,7 @@ def refuse_another_run(config: RunConfig, folder: Path) -> None:
     file = folder / "config.yaml"
     if not file.exists():
         return
-    theirs, ours = flat(yaml.safe_load(file.read_text(encoding="utf-8"))), flat(config.as_dict())
+    theirs, ours = flat(read_yaml(file)), flat(config.as_dict())
     if config.schedule.name == "constant":  # the only schedule that does not depend on where it ends
         theirs["train.max_steps"] = config.train.max_steps
     for key in sorted(set(theirs) | set(ours)):
@@ -46,6 +46,17 @@ def refuse_another_run(config: RunConfig, folder: Path) -> None:
                 f"{folder} holds a run with {key} = {theirs.get(key)!r}, not {ours.get(key)!r}{reason}; "
                 "give another --run_dir, or the same value"
             )
+
+
+def read_yaml(file: Path) -> dict:
+    """Raises ValueError, one line, for what is not a mapping."""
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} holds no keys; restore it, or remove its folder")
+    return found
 
 
 def flat(value: dict, prefix: str = "") -> dict:
@@ -134,6 +145,7 @@ def load(
             for group, values in zip(optimizer.param_groups, told, strict=True):
                 group.update(values)
         processes, micro = state.pop("processes"), state.pop("micro_batch_size")
+        precision, sharded = state.pop("precision"), state.pop("shard")
         progress = Progress(**state)
     except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
         reason = str(error).split("\n")[0] or type(error).__name__
@@ -144,12 +156,20 @@ def load(
         raise ValueError(
             f"cannot resume from {path}: {OPTIMIZERS} holds more than numbers; it is not loaded"
         ) from error
+    if precision != str(accelerator.mixed_precision):
+        raise ValueError(
+            f"{path} was trained in precision {precision}, now it is {accelerator.mixed_precision}: launch with "
+            f"--mixed_precision {precision}, or give another --run_dir"
+        )
     if micro != micro_batch_size and draws_random_numbers(model, corpus):
         raise ValueError(
             f"{path} was trained in micro batches of {micro} sequences, now they are of {micro_batch_size}, and this "
             f"model draws random numbers for each: give --train.micro_batch_size {micro}, or launch {processes} "
             f"process{'es' if processes > 1 else ''} as before"
         )
+    if sharded != is_sharded(model):
+        how = "whole" if sharded else "split over processes"
+        accelerator.print(f"weights are {how} now, other than when {path} was saved: other sums of rounding")
     if processes != accelerator.num_processes:
         accelerator.print(
             f"{path} was saved by {processes} process{'es' if processes > 1 else ''}, now there are "

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_model
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
@@ -36,18 +36,23 @@ def shard(model: ResformerForCausalLM, accelerator: Accelerator) -> None:
 
 
 def is_sharded(model) -> bool:
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return isinstance(model, FSDPModule)
 
 
 @torch.no_grad()
-def gathered(model: ResformerForCausalLM) -> ResformerForCausalLM:
-    """``model`` itself, or a whole copy on the CPU where its weights are split; to be called by all processes."""
+def gathered(model: ResformerForCausalLM, accelerator: Accelerator) -> ResformerForCausalLM:
+    """``model`` itself, or on the main process a whole copy on the CPU where its weights are split.
+
+    To be called by all processes; one tensor at a time is whole on the device.
+    """
     if not is_sharded(model):
         return model
-    whole = ResformerForCausalLM(model.config)
-    for ours, theirs in zip(_tensors(whole), _tensors(model), strict=True):
-        ours.copy_(_whole(theirs))
-    return whole.train(model.training)
+    whole = ResformerForCausalLM(model.config) if accelerator.is_main_process else None
+    for index, theirs in enumerate(_tensors(model)):
+        tensor = _whole(theirs)
+        if whole is not None:
+            _tensors(whole)[index].copy_(tensor)
+    return model if whole is None else whole.train(model.training)
 
 
 @torch.no_grad()
@@ -60,9 +65,16 @@ def load_weights(model: ResformerForCausalLM, file: Path) -> None:
             ours.copy_(_like(ours, theirs))
 
 
-def gathered_state(optimizer) -> dict:
-    """The optimiser's state with whole tensors; to be called by all processes."""
-    return tree_map(_whole, optimizer.state_dict())
+def gathered_state(optimizer, accelerator: Accelerator) -> dict:
+    """The optimiser's state with whole tensors, on the main process; to be called by all."""
+
+    def gather(value):
+        if not isinstance(value, DTensor):
+            return value
+        whole = value.full_tensor()
+        return whole.cpu() if accelerator.is_main_process else None
+
+    return tree_map(gather, optimizer.state_dict())
 
 
 def load_state(optimizer, state: dict) -> None:

@@ -7,9 +7,10 @@ from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import AutocastKwargs
 
 from .config import OptimizerConfig
-from .sharding import whole_norm
+from .sharding import is_sharded, whole_norm
 
 
 def train_step(
@@ -32,11 +33,12 @@ def train_step(
         and whether the weights were updated: a loss or a gradient that is not finite is never stepped on.
     """
     loss = torch.zeros((), device=accelerator.device)
+    casts = AutocastKwargs(cache_enabled=not is_sharded(model))  # or every gathered weight would stay, in bfloat16
     for index in range(accumulation):
         batch = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in next(batches).items()}
         last = index == accumulation - 1
         seed_dropout(f"{dropout_key}|{accelerator.process_index * accumulation + index}")
-        with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
+        with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast(casts):
             output = model(**batch, use_cache=False, z_loss=config.z_loss)
             accelerator.backward(output.loss / accumulation)
         loss += output.cross_entropy.detach() / accumulation

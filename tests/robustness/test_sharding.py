@@ -10,11 +10,12 @@ from transformers import AutoModelForCausalLM
 
 LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--mixed_precision", "no", "--num_processes")
 ONE, TWO = (*LAUNCH, "1"), (*LAUNCH, "2", "--multi_gpu")
+# Five sequences: one process evaluates two batches, the other one.
 # Streams that are read outside of their block, scalars, an odd number of rows: what could be split wrongly.
 STACK = "[hyper, {attention: rezero, mlp: attn_res}, laurel, x0_mix]"
 FLAGS = (
     "--model.residual", STACK, "--model.num_hidden_layers", "4", "--train.micro_batch_size", "2",
-    "--optimizer.name", "muon",
+    "--optimizer.name", "muon", "--train.eval_sequences", "5",
 )  # fmt: skip
 SPLIT = ("--train.shard", "true")
 

@@ -32,9 +32,26 @@ def gpt2() -> GPT2LMHeadModel:
     return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, **special)).eval()
 
 
+@pytest.mark.parametrize("kind", ["highway", "gtrxl"])
+def test_a_lesion_closes_the_gate(kind):
+    model, inputs = build(residual=kind), batch()
+    increase = wide(lesion(model, inputs))[1, "mlp", "lesion_increase"]
+    whole = loss_of(model, inputs).item()
+    connection = model.model.layers[1].mlp_residual
+    with torch.no_grad():
+        if kind == "highway":
+            connection.transform.bias.fill_(-1e4)  # t = 0: all is carried
+        else:
+            connection.b.fill_(1e4)  # z = sigmoid(... - b) = 0
+    assert increase == pytest.approx(loss_of(model, inputs).item() - whole, abs=1e-5)
+    assert abs(increase) > 1e-4
+
+
 def test_lesions_are_the_formula_without_a_branch():
     model, inputs = build(noise=0.3), batch()
     rows = wide(lesion(model, inputs))
+    branches = [value for (_, _, metric), value in rows.items() if metric == "lesion_increase"]
+    assert rows[-1, "model", "lesion_sum"] == pytest.approx(sum(branches))
     streams, _, _, whole = by_hand(model, inputs)
     increases = []
     for index in range(6):

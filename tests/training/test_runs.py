@@ -1,5 +1,6 @@
 """Whole runs: what they leave behind, exact resume, several processes, interruption, refusals."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -56,6 +57,31 @@ def test_a_finished_run_says_so_and_changes_nothing(train, finished):
     assert result.returncode == 0
     assert "is complete" in result.stdout
     assert (train.folder / "finished" / "summary.json").read_bytes() == before
+
+
+def test_a_run_killed_before_its_results_stand_writes_them(train, finished):
+    whole = train.folder / "finished"
+    cut = train.folder / "cut"
+    shutil.copytree(whole, cut)
+    summary = json.loads((cut / "summary.json").read_text())
+    (cut / "summary.json").write_text(json.dumps(summary | {"step": summary["step"] - 1}))  # of an earlier end
+    (cut / "report.html").unlink()
+    result = train("cut", *MIXED, "--train.micro_batch_size", "4")
+    assert result.returncode == 0, result.stderr
+    assert (cut / "report.html").exists()
+    assert train.summary("cut")["val_loss"] == train.summary("finished")["val_loss"]
+    assert train.summary("cut")["step"] == summary["step"]
+
+
+def test_another_precision_is_refused(train, finished):
+    cut = train.folder / "other-precision"
+    shutil.copytree(train.folder / "finished", cut)
+    (cut / "summary.json").unlink()
+    launcher = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--mixed_precision")
+    for precision, words in {"no": "--mixed_precision bf16", "fp16": "fp16"}.items():
+        result = train(cut.name, *MIXED, "--train.micro_batch_size", "4", launcher=(*launcher, precision))
+        assert result.returncode
+        assert sum(line.startswith("error: ") and words in line for line in result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
