@@ -64,7 +64,10 @@ def line_and_plane(target: Target, arguments, batch) -> pd.DataFrame:
 
 
 def curve(target: Target, arguments, batch) -> pd.DataFrame:
-    found = dataclasses.asdict(curvature(target.model, batch, seed=arguments.seed))
+    moments = target.second_moments()
+    whose = "the batch's gradients" if moments is None else "the run's optimiser"
+    print(f"\nP of the preconditioned sharpness is of the second moments of {whose}")
+    found = dataclasses.asdict(curvature(target.model, batch, v=moments, seed=arguments.seed))
     return pd.DataFrame([(-1, "model", name, value) for name, value in found.items()], columns=ROWS)
 
 

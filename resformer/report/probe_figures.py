@@ -25,8 +25,10 @@ def init_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
         .encode(x=x, y=alt.Y("low:Q", scale=alt.Scale(type="log")), y2="high:Q")
     )
     theory = alt.Chart(slope).mark_line(strokeDash=[4, 3], color="#666666").encode(x=x, y="value:Q")
+    as_in_theory = abs(table.rms_first.median() - 1) < 0.1  # the bounds are of embeddings of unit variance
+    bounds_note = "grey: sqrt(1 + L/2) to sqrt(1 + 3L/2)" if as_in_theory else ""
     shown = {
-        "rms_last": ("RMS of the last stream", "grey: sqrt(1 + L/2) to sqrt(1 + 3L/2)", True),
+        "rms_last": ("RMS of the last stream", bounds_note, True),
         "token_cosine": ("cosine of two tokens", "1: collapsed", False),
         "gain": ("mean squared singular value", "embedding to final states", True),
         "weight_last": ("norm of last dL/dW (MLP out)", "dashes: L^-1/2", True),
@@ -40,7 +42,8 @@ def init_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
         y = alt.Y("value:Q", title=title, scale=alt.Scale(type="log") if log else alt.Scale(zero=False))
         lines = alt.Chart(frame.dropna(subset=["value"])).mark_line(point=True)
         lines = lines.encode(x=x, y=y, color=_colour("dtype"), strokeDash="dtype:N", detail="seed:N")
-        layers = [bounds] if name == "rms_last" else [theory] if name == "weight_last" else []
+        drawn = {"rms_last": [bounds] if as_in_theory else [], "weight_last": [theory]}
+        layers = drawn.get(name, [])
         panels.append(alt.layer(*layers, lines).properties(width=WIDTH, height=HEIGHT, title=[title, note]))
     failed = table[~table.finite]
     note = "" if failed.empty else f"; not finite at {', '.join(f'{r.depth} ({r.dtype})' for r in failed.itertuples())}"

@@ -78,13 +78,18 @@ def second_moment(model: nn.Module, batch: Batch) -> torch.Tensor:
     return total
 
 
-def curvature(model: nn.Module, batch: Batch, *, eps: float = 1e-8, seed: int = 0) -> Curvature:
+def curvature(
+    model: nn.Module, batch: Batch, *, v: torch.Tensor | None = None, eps: float = 1e-8, seed: int = 0
+) -> Curvature:
     """Sharpness and critical learning rates on one batch.
 
-    P = diag(sqrt(v) + eps) with v the mean square of the gradients of the batch's sequences: Gilmer et al. 2021,
-    arXiv:2110.04369; Cohen et al. 2022, arXiv:2207.14484.
+    P = diag(sqrt(v) + eps): Gilmer et al. 2021, arXiv:2110.04369; Cohen et al. 2022, arXiv:2207.14484.
+
+    Args:
+        v: second moments of the optimiser, corrected for their start at 0, flat over all parameters; by default the
+            mean square of the gradients of the batch's sequences.
     """
-    preconditioner = second_moment(model, batch).sqrt() + eps
+    preconditioner = (second_moment(model, batch) if v is None else v).sqrt() + eps
     sharpness = largest_eigenvalue(hessian_operator(model, batch), seed)
     preconditioned = largest_eigenvalue(hessian_operator(model, batch, preconditioner.rsqrt()), seed)
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -13,8 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from ..data import DataConfig
 from ..model import ResformerConfig, ResformerForCausalLM
+from .checkpoints import OPTIMIZERS
 from .config import parse_arguments
 from .integrity import CHECKSUMS, damage
+from .optimizers import build_optimizers
 from .resuming import newest_whole, read_yaml
 
 _VOCABULARY = 256
@@ -24,13 +26,37 @@ _VOCABULARY = 256
 @dataclass
 class Target:
     """Attributes: the model in float32; where its results go; the folder with its tokenizer, if any; the ``data.*`` of
-    its run, if any; whether it is a configuration and has seen no training."""
+    its run, if any; whether it is a configuration and has seen no training; the run it belongs to, if any; the
+    checkpoint of these weights that holds its optimisers' states, if any."""
 
     model: PreTrainedModel
     out: Path
     tokenizer: Path | None
     data: dict[str, Any] | None
     untrained: bool = False
+    run: Path | None = None
+    checkpoint: Path | None = None
+
+    def second_moments(self) -> torch.Tensor | None:
+        """AdamW's own, corrected for their start at 0, of all parameters in their order, flat.
+
+        None where no checkpoint holds them, or where another optimiser moves some of the weights.
+        """
+        if self.run is None or self.checkpoint is None or not isinstance(self.model, ResformerForCausalLM):
+            return None
+        config = parse_arguments(["--config", str(self.run / "config.yaml")]).optimizer
+        saved = torch.load(self.checkpoint / OPTIMIZERS, map_location="cpu", weights_only=True)
+        found: dict[torch.Tensor, torch.Tensor] = {}
+        for optimizer, state in zip(build_optimizers(self.model, config), saved, strict=True):
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            for index, values in state["state"].items():
+                if "exp_avg_sq" in values:
+                    started = 1 - config.betas[1] ** float(values["step"])
+                    found[parameters[index]] = values["exp_avg_sq"].float() / started
+        wanted = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if any(parameter not in found for parameter in wanted):
+            return None
+        return torch.cat([found[parameter].reshape(-1) for parameter in wanted])
 
     def data_config(self, source: str | None, sequence_length: int | None) -> DataConfig:
         """The text of the probe batch: the run's own, or ``source``.
@@ -90,7 +116,10 @@ def open_target(name: str, seed: int = 0) -> Target:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{folder} cannot be loaded as a causal language model: {reason}") from error
     out = (run or folder.parent) / "probes" / folder.name
-    return Target(model, out, folder if _has_tokenizer(folder) else None, data)
+    checkpoint = newest_whole(run) if run and folder == run / "model" else folder
+    if checkpoint is not None and not (checkpoint / OPTIMIZERS).exists():
+        checkpoint = None
+    return Target(model, out, folder if _has_tokenizer(folder) else None, data, run=run, checkpoint=checkpoint)
 
 
 def _has_tokenizer(folder: Path) -> bool:

@@ -180,6 +180,8 @@ def test_preconditioned_sharpness_and_critical_rates(tiny):
     assert found.preconditioned_sharpness == pytest.approx(expected, rel=1e-3)
     assert found.sharpness == pytest.approx(np.linalg.eigvalsh(whole)[-1], rel=1e-3)
     assert (found.edge, found.adaptive_edge) == pytest.approx((2 / found.sharpness, 38 / expected), rel=1e-3)
+    of_optimizer = curvature(model, inputs, v=4 * squares, eps=2e-3)
+    assert of_optimizer.preconditioned_sharpness == pytest.approx(expected / 2, rel=1e-3)
     loss_of(model, inputs).backward()
 
     def after(rate):

@@ -5,6 +5,9 @@ import sys
 
 import pandas as pd
 import pytest
+import torch
+
+from resformer.training.probing import open_target
 
 TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 FLAGS = ("--model.residual", "highway*1,hyper(n=2)*1", "--train.micro_batch_size", "4", "--train.record_every", "2")
@@ -78,3 +81,20 @@ def test_a_diverging_run_keeps_its_history_up_to_the_last_step(train):
     assert diverged == summary["step"] + 1 > 3  # the batch that failed was not stepped on
     assert sorted(table[table.metric == "train_gradient_norm"].step) == list(range(1, diverged + 1))
     assert "ended diverged" in (train.folder / "exploding" / "report.html").read_text()
+
+
+def test_the_curvature_probe_takes_the_optimiser_s_own_second_moments(train, recorded):
+    assert open_target(str(train.folder / "recorded")).second_moments() is None  # Muon moves its matrices
+    result = train("of-adamw", *FLAGS, "--optimizer.name", "adamw")
+    assert result.returncode == 0, result.stderr
+    target = open_target(str(train.folder / "of-adamw"))
+    found = target.second_moments()
+    states = torch.load(target.checkpoint / "optimizers.pt", weights_only=True)[0]["state"].values()
+    by_hand = {tuple(s["exp_avg_sq"].shape): s["exp_avg_sq"] / (1 - 0.95 ** float(s["step"])) for s in states}
+    parts = found.split([p.numel() for p in target.model.parameters()])
+    seen = dict(zip([tuple(p.shape) for p in target.model.parameters()], parts, strict=True))
+    table = tuple(target.model.get_input_embeddings().weight.shape)  # no other weight has this shape
+    assert torch.equal(seen[table], by_hand[table].flatten())
+    everything = torch.cat([(s["exp_avg_sq"] / (1 - 0.95 ** float(s["step"]))).flatten() for s in states])
+    assert torch.equal(found.sort().values, everything.sort().values)
+    assert open_target(str(target.checkpoint.parent / "step-00000004")).second_moments().sum() != found.sum()
