@@ -41,7 +41,7 @@ def benchmark(residual: str = "pre", rounds: int = 15) -> None:
 
     def step(number: int) -> float:
         start = time.perf_counter()
-        with instruments.around(number) if number else nullcontext():
+        with instruments.around(number, 1e-3) if number else nullcontext():
             model.train()
             with torch.autocast(device.type, torch.bfloat16):
                 loss = model(**batch, use_cache=False).loss
@@ -56,7 +56,9 @@ def benchmark(residual: str = "pre", rounds: int = 15) -> None:
         return time.perf_counter() - start
 
     with TemporaryDirectory() as folder:
-        instruments = Instruments(Path(folder, "layers.parquet"), model, probe, every=2, watch=StabilityWatch(1.0))
+        instruments = Instruments(
+            Path(folder, "layers.parquet"), model, probe, optimizers, every=2, watch=StabilityWatch(1.0)
+        )
         instruments.begin(0)
         timed = [(step(0), step(2 * i + 1), step(2 * i + 2)) for i in tqdm(range(rounds + 2), disable=None)][2:]
     watched = statistics.median(watch / plain - 1 for plain, watch, _ in timed)

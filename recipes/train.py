@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         sharding.shard(model, accelerator)
     optimizers = build_optimizers(model, config.optimizer)
     folder = setup.open_run_folder(config, accelerator)
-    instruments = make_instruments(config, folder, model, corpus, accelerator)
+    instruments = make_instruments(config, folder, model, optimizers, corpus, accelerator)
     resumed = resuming.find(config)
     load = functools.partial(resuming.load, corpus=corpus, accelerator=accelerator, micro_batch_size=micro_batch_size)
     progress = load(resumed, model, optimizers) if resumed else checkpoints.Progress()
@@ -96,9 +96,10 @@ def main(arguments: list[str] | None = None) -> int:
             progress.evaluated_step = progress.step
             recorder.pause()
         factor = lr_factor(progress.step, train.max_steps, config.schedule)
+        learning_rate = config.optimizer.learning_rate * factor
         set_learning_rate(optimizers, factor)
         key = f"{config.dropout_seed}|{progress.batch}"
-        with instruments.around(progress.step + 1):
+        with instruments.around(progress.step + 1, learning_rate):
             loss, grad_norm, updated = train_step(
                 wrapped, optimizers, batches, accumulation, config.optimizer, accelerator, key
             )
@@ -110,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
             progress.count_update(loss)
             seen = instruments.take(progress.step, loss, grad_norm)
             if progress.step % train.log_every == 0 or progress.step == train.max_steps or seen:
-                log(loss=loss, learning_rate=config.optimizer.learning_rate * factor, grad_norm=grad_norm, **seen)
+                log(loss=loss, learning_rate=learning_rate, grad_norm=grad_norm, **seen)
         elif action == "skip":
             progress.count_skip()
             log(**event, **instruments.take(progress.step, loss, grad_norm))

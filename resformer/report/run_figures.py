@@ -128,6 +128,26 @@ def updates(run: RunFiles) -> Chart | None:
     )
 
 
+def learning(run: RunFiles) -> Chart | None:
+    """What moved the outputs of the linear layers by the last look, and how far sequences agree on the gradient."""
+    parts = []
+    moved = run.layers[run.layers.metric.str.match(r"coordinate_(weights|inputs)\.") & run.layers.depth.notna()]
+    moved = moved[moved.step == moved.step.max()]
+    if not moved.empty:
+        labels = {"weights": "(W - W0) x, learned here", "inputs": "W0 (x - x0), carried up"}
+        cause = moved.metric.str.extract(r"coordinate_(weights|inputs)")[0].map(labels)
+        frame = moved.assign(cause=cause).groupby(["depth", "site", "cause"], as_index=False).value.median()
+        colour = alt.Color("cause:N", title=None, scale=alt.Scale(range=[COLOURS[5], COLOURS[1]]))
+        lines = _lines(frame, "depth", "depth, sites", "RMS, median of the site's matrices").encode(
+            color=colour, tooltip=["site:N", "cause:N", "value:Q"]
+        )
+        parts.append(lines.properties(title=f"change of the linear layers' outputs by step {moved.step.max()}"))
+    agreed = _at_times(run, "gradient_snr")
+    if not agreed.empty:
+        parts.append(_lines(agreed, "depth", "depth, sites", "SNR").properties(title="signal-to-noise of gradients"))
+    return alt.hconcat(*parts) if parts else None
+
+
 def attention_health(run: RunFiles) -> Chart | None:
     """F9: entropy of attention, largest logit, log Z."""
     entropy, logits = run.of("attention_entropy_share_min"), run.of("attention_logit_max")
@@ -188,6 +208,7 @@ FIGURES: dict[str, Callable[[RunFiles], Chart | None]] = {
     "gradient_flow": gradient_flow,
     "branches": branches,
     "updates": updates,
+    "learning": learning,
     "attention": attention_health,
     "internals": internals,
 }

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from .layouts import block_streams, cross_entropy, layout, read_out
-from .measure import Batch, Row
+from .measure import Batch
+from .rows import Row
 
 
 @torch.no_grad()

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from ..model.residual_gated import GRU, GTrXL, Highway
 from .layouts import block_streams, layout, loss_of, silenced
-from .measure import WHOLE, Batch, Row
+from .measure import Batch
+from .rows import WHOLE, Row
 from .seam import measurable
 from .signal import angular_distance
 

@@ -1,59 +1,54 @@
-"""One measurement: every metric of a model on one batch, as rows ``(layer, sublayer, metric, value)``.
+"""One measurement: every metric of a model on one batch, as rows.
 
-Rows of layer -1 are of the whole model: sublayer ``embedding`` (the stream before the first site), ``head`` (output
-projection), ``model``. Gradients are of the mean cross-entropy in nats per token; a gradient with respect to the stream
-is the one that arrives at the site's output, and where the state is more than that one stream, the one that arrives at
-what the branch wrote: the same thing wherever the write is an addition.
+Gradients are of the mean cross-entropy in nats per token; a gradient with respect to the stream is the one that arrives
+at the site's output, and where the state is more than that one stream, the one that arrives at what the branch wrote:
+the same thing wherever the write is an addition.
 """
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from .attention import watching_attention
 from .internals import internals, numbers
+from .linears import Calls, LinearStart, add_coordinates, add_gradient_noise, linear_start, watching_linears
+from .rows import WHOLE, Row, Rows, place_of, square_sums, tensor_class
 from .seam import SiteView, measurable, run, watching
 from .signal import STREAM, amax_gain, angular_distance, cosine, rms
 
-Row = tuple[int, str, str, float]
 Batch = dict[str, torch.Tensor]
 
-WHOLE = -1
+
+@dataclass(frozen=True)
+class Start:
+    """The model at initialisation, on the batch: final hidden states ``[batch, time, hidden]`` and linear layers."""
+
+    states: torch.Tensor
+    linears: LinearStart
 
 
-class Rows:
-    """Collects scalars on the device, and brings them over at once."""
-
-    def __init__(self) -> None:
-        self.places: list[tuple[int, str, str]] = []
-        self.values: list[torch.Tensor] = []
-
-    def add(self, layer: int, sublayer: str, metric: str, value: torch.Tensor) -> None:
-        self.places.append((layer, sublayer, metric))
-        self.values.append(value.detach().double().reshape(()))
-
-    def finish(self) -> list[Row]:
-        values = torch.stack(self.values).tolist() if self.values else []
-        return [(*place, value) for place, value in zip(self.places, values, strict=True)]
-
-
-def measure(model: nn.Module, batch: Batch, reference: torch.Tensor | None = None, gradients: bool = True) -> list[Row]:
+def measure(
+    model: nn.Module,
+    batch: Batch,
+    start: Start | None = None,
+    before: tuple[torch.Tensor, float] | None = None,
+    gradients: bool = True,
+) -> list[Row]:
     """All metrics of one forward and backward pass on ``batch``; the model's gradients and mode stay as they are.
 
     Args:
         model: a resformer, not wrapped; float32 for numbers that compare.
         batch: ``input_ids`` and ``shift_labels`` ``[batch, time]``, on the model's device.
-        reference: final hidden states on this batch at initialisation, for the accumulated model update.
+        start: what ``measure_start`` gave, for what is measured against the initialisation.
+        before: what ``final_states`` gave before the last optimiser step, and that step's learning rate.
         gradients: whether to run the backward pass.
     """
     rows = Rows()
     with measurable(model), watching(model) as views, watching_attention(model) as attention:
-        with torch.set_grad_enabled(gradients), FinalStates(model) as final:
+        with torch.set_grad_enabled(gradients), FinalStates(model) as final, watching_linears(model) as calls:
             output = run(model, batch)
         _sites(rows, views)
         for layer, found in attention.items():
@@ -62,10 +57,13 @@ def measure(model: nn.Module, batch: Batch, reference: torch.Tensor | None = Non
                 rows.add(layer, sublayer, metric, value)
         _head(rows, output.logits, output.cross_entropy)
         _weights(rows, model)
-        if reference is not None:
-            rows.add(WHOLE, "model", "accumulated_update", rms(final[0] - reference))
+        if start is not None:
+            rows.add(WHOLE, "model", "accumulated_update", rms(final[0] - start.states))
+            add_coordinates(rows, model, calls, start.linears)
+        if before is not None:
+            rows.add(WHOLE, "model", "one_step_update", rms(final[0] - before[0]) / before[1])
         if gradients:
-            _gradients(rows, model, views, output.cross_entropy)
+            _gradients(rows, model, views, calls, output.cross_entropy)
     return rows.finish()
 
 
@@ -85,9 +83,17 @@ class FinalStates:
 
 
 @torch.no_grad()
-def reference_states(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Final hidden states on ``batch``, to measure the accumulated update against. Wang et al. 2022 (DeepNet),
-    arXiv:2203.00555."""
+def measure_start(model: nn.Module, batch: Batch) -> Start:
+    """Of a model at its initialisation, what later measurements are held against: how far the function has moved is
+    what Wang et al. 2022 (DeepNet), arXiv:2203.00555, trace instability to."""
+    with measurable(model), watching_attention(model), FinalStates(model) as final, watching_linears(model) as calls:
+        run(model, batch)
+    return Start(final[0], linear_start(model, calls))
+
+
+@torch.no_grad()
+def final_states(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """``[batch, time, hidden]``, under the conditions of a measurement."""
     with measurable(model), watching_attention(model), FinalStates(model) as final:
         run(model, batch)
     return final[0]
@@ -125,6 +131,13 @@ def _sites(rows: Rows, views: list[SiteView]) -> None:
             for label, matrix in (("mixing", mixing), ("composite", composite)):
                 for name, value in amax_gain(matrix).items():
                     rows.add(*place, f"{label}_gain.{name}", value)
+    rows.add(WHOLE, "model", "growth_exponent", _growth_exponent(views, rms(views[0].before), rms(views[-1].after)))
+
+
+def _growth_exponent(views: list[SiteView], first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    """``log(last / first)`` for each block: 0 where nothing vanishes or explodes. OLMo 2 2024, arXiv:2501.00656, take
+    the norm of the mean over tokens; here it is of RMS values."""
+    return (last / first).log() / len({view.layer for view in views})
 
 
 @torch.no_grad()
@@ -143,88 +156,33 @@ def _weights(rows: Rows, model: nn.Module) -> None:
             rows.add(*place_of(name), f"weight_rms.{tensor_class(name)}", rms(parameter))
 
 
-def _gradients(rows: Rows, model: nn.Module, views: list[SiteView], loss: torch.Tensor) -> None:
+def _gradients(rows: Rows, model: nn.Module, views: list[SiteView], calls: Calls, loss: torch.Tensor) -> None:
     """Through ``torch.autograd.grad``, which leaves ``.grad`` and the hooks of several processes alone."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    streams = [view.after for view in views if view.single]
-    written = [view.written for view in views if view.written is not None]
+    streams = {i: view.after for i, view in enumerate(views) if view.single}
+    branches = {i: view.written for i, view in enumerate(views) if view.written is not None}
+    outputs = {name: [output for _, output in calls[name]] for name in calls if name in parameters}
     start = [views[0].before] if views[0].before.requires_grad else []
-    wanted = [*start, *streams, *written, *parameters.values()]
-    found = iter(torch.autograd.grad(loss, wanted, allow_unused=True))
-    if start:
-        _add_rms(rows, WHOLE, "embedding", "stream_gradient_rms", next(found))
-    of_streams = {id(view): next(found) for view in views if view.single}
-    for view in views:
-        of_branch = next(found) if view.written is not None else None
-        _add_rms(rows, view.layer, view.sublayer, "branch_gradient_rms", of_branch)
-        _add_rms(rows, view.layer, view.sublayer, "stream_gradient_rms", of_streams.get(id(view), of_branch))
+    asked = (start, streams.values(), branches.values(), *outputs.values(), parameters.values())
+    found = iter(torch.autograd.grad(loss, [tensor for part in asked for tensor in part], allow_unused=True))
+    at_start = [next(found) for _ in start]
+    of_streams, of_branches = ({i: next(found) for i in part} for part in (streams, branches))
+    of_outputs = {name: [next(found) for _ in part] for name, part in outputs.items()}
     gradients = {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
-    per_place(rows, "gradient_norm", gradients, lambda tensors: torch.stack(torch._foreach_norm(tensors)).norm())
+
+    for gradient in at_start:
+        rows.add(WHOLE, "embedding", "stream_gradient_rms", rms(gradient))
+    for i, view in enumerate(views):
+        of_stream = of_streams.get(i, of_branches.get(i))
+        for metric, gradient in (("branch", of_branches.get(i)), ("stream", of_stream)):
+            if gradient is not None:
+                rows.add(view.layer, view.sublayer, f"{metric}_gradient_rms", rms(gradient))
+        if at_start and of_stream is not None and view is views[-1]:
+            growth = _growth_exponent(views, rms(at_start[0]), rms(of_stream))
+            rows.add(WHOLE, "model", "gradient_growth_exponent", growth)
+    sums = dict(zip(gradients, square_sums(list(gradients.values())), strict=True))
+    rows.add_pooled("gradient_norm", model, {name: part.reshape(1) for name, part in sums.items()}, torch.sqrt)
     for name, gradient in gradients.items():
         if gradient.ndim >= 2:
             rows.add(*place_of(name), f"gradient_rms.{tensor_class(name)}", rms(gradient))
-
-
-def _add_rms(rows: Rows, layer: int, sublayer: str, metric: str, tensor: torch.Tensor | None) -> None:
-    if tensor is not None:
-        rows.add(layer, sublayer, metric, rms(tensor))
-
-
-def per_place(rows: Rows, metric: str, tensors: dict[str, torch.Tensor], compute) -> None:
-    """``compute`` of all tensors of each site and of the whole model, and of each matrix as ``metric.class``."""
-    places: dict[tuple[int, str], list[torch.Tensor]] = defaultdict(list)
-    for name, tensor in tensors.items():
-        places[place_of(name)].append(tensor)
-        if tensor.ndim >= 2:
-            rows.add(*place_of(name), f"{metric}.{tensor_class(name)}", compute([tensor]))
-    for place, members in places.items():
-        rows.add(*place, metric, compute(members))
-    rows.add(WHOLE, "model", metric, compute(list(tensors.values())))
-
-
-def place_of(name: str) -> tuple[int, str]:
-    """Site of a parameter of a resformer: a connection's parameters count with its branch."""
-    match = re.search(r"\.layers\.(\d+)\.([a-z]+)", name)
-    if match:
-        return int(match[1]), match[2]
-    return WHOLE, "embedding" if "embed" in name else "head"
-
-
-def tensor_class(name: str) -> str:
-    """``q_proj``, ``down_proj``, ...; ``residual`` and the name for what belongs to a connection."""
-    parts = name.split(".")
-    connection = next((i for i, part in enumerate(parts) if part.endswith("_residual")), None)
-    if connection is not None:
-        return ".".join(["residual", *parts[connection + 1 :]])
-    return parts[-2] if parts[-1] in ("weight", "bias") else parts[-1]
-
-
-@torch.no_grad()
-def updates(before: dict[str, torch.Tensor], model: nn.Module) -> list[Row]:
-    """Update-to-weight ratios of one optimiser step: RMS of the change over RMS of the weight before it.
-
-    Args:
-        before: the parameters before the step, as ``snapshot`` gives them.
-        model: after the step.
-    """
-    rows = Rows()
-    now = dict(model.named_parameters())
-    changes = {name: now[name] - old for name, old in before.items()}
-    norms: dict[str, dict[tuple[int, str, str], torch.Tensor]] = {}
-    for label, tensors in (("change", changes), ("weight", before)):
-        part = Rows()
-        per_place(part, "", tensors, lambda members: torch.stack(torch._foreach_norm(members)).norm())
-        norms[label] = dict(zip(part.places, part.values, strict=True))
-    for (layer, sublayer, suffix), weight in norms["weight"].items():
-        if weight > 0:
-            ratio = norms["change"][layer, sublayer, suffix] / weight
-            rows.add(layer, sublayer, f"update_to_weight{suffix}", ratio)
-    return rows.finish()
-
-
-def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-
-
-def wide(rows: Iterable[Row]) -> dict[tuple[int, str, str], float]:
-    return {(layer, sublayer, metric): value for layer, sublayer, metric, value in rows}
+    add_gradient_noise(rows, model, calls, of_outputs, sequences=len(views[0].before))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from .endstate import StabilityWatch
-from .measure import WHOLE, Batch, Row, measure, reference_states, snapshot, updates
+from .measure import Batch, final_states, measure, measure_start
+from .rows import WHOLE, Row
+from .steps import OptimizerWatch, Tensors, changes, snapshot, step_rows
 from .table import LayerTable
 
 SCALARS = (
-    "probe_loss", "accumulated_update", "gradient_norm", "update_to_weight", "log_z_mean", "log_z_max", "logit_mean",
+    "probe_loss", "accumulated_update", "one_step_update", "gradient_norm", "gradient_snr", "update_to_weight",
+    "update_gradient_cosine", "log_z_mean", "log_z_max", "logit_mean",
 )  # fmt: skip
 """Metrics of the whole model that also stand in metrics.jsonl."""
 EVERY_STEP = ("train_loss", "train_gradient_norm")
@@ -31,6 +35,7 @@ class Instruments:
         file: layers.parquet.
         model: a resformer, not wrapped, on its device.
         batch: the probe batch, ``input_ids`` and ``shift_labels`` ``[sequences, time]``, on that device.
+        optimizers: of the model.
         every: optimiser steps between measurements; 0 measures nothing, and the watch goes on.
         watch: the run's.
         main: whether this process writes.
@@ -42,6 +47,7 @@ class Instruments:
         file: Path,
         model: nn.Module,
         batch: Batch | None,
+        optimizers: list[torch.optim.Optimizer],
         *,
         every: int,
         watch: StabilityWatch,
@@ -52,7 +58,9 @@ class Instruments:
         self.every = every if batch is not None else 0
         self.table: LayerTable | None = None
         self.scalars: dict[str, float] = {}
-        self.reference = reference_states(model, batch) if self.every and main and batch is not None else None
+        self.start = measure_start(model, batch) if self.every and main and batch is not None else None
+        self.optimizers = OptimizerWatch(model, optimizers) if self.every and main else None
+        self.previous: Tensors = {}
 
     def begin(self, step: int, state: dict[str, Any] | None = None) -> None:
         """Go on after ``step`` optimiser steps; at 0 measure the initialisation.
@@ -61,6 +69,7 @@ class Instruments:
             step: optimiser steps done.
             state: what ``state_dict`` gave then; by default the watch looks again at what the table holds.
         """
+        self.previous = {}
         if self.main:
             self.table = LayerTable(self.file, step)
             if step == 0:
@@ -73,13 +82,22 @@ class Instruments:
                 self.watch.update(int(at), loss, grad_norm)
 
     @contextmanager
-    def around(self, step: int) -> Iterator[None]:
-        """Put this around optimiser step ``step`` (from 1): the weights are held against themselves before it."""
-        due = self.main and self.every and step % self.every == 0
-        before = snapshot(self.model) if due else {}
+    def around(self, step: int, learning_rate: float) -> Iterator[None]:
+        """Put this around optimiser step ``step`` (from 1), taken at ``learning_rate``: the weights, and what they make
+        of the batch, are held against themselves before it."""
+        if self.optimizers is None or self.batch is None:
+            yield
+            return
+        due = step % self.every == 0
+        self.optimizers.expect(everything=due)
+        before = snapshot(self.model) if due or (step + 1) % self.every == 0 else {}
+        states = final_states(self.model, self.batch) if due else None
         yield
-        if due:
-            self._measure(step, updates(before, self.model))
+        change = changes(before, self.model)
+        if states is not None:
+            rows = step_rows(self.model, before, change, self.optimizers.gradients, self.previous)
+            self._measure(step, (states, learning_rate) if learning_rate else None, rows)
+        self.previous = change if (step + 1) % self.every == 0 else {}
 
     def take(self, step: int, loss: float, grad_norm: float) -> dict[str, float]:
         """Every step's loss (nats) and gradient norm before clipping; what is to be logged of it beside them."""
@@ -87,13 +105,15 @@ class Instruments:
         if self.table is not None:
             values = zip(EVERY_STEP, (loss, grad_norm), strict=True)
             self.table.append(step, [(WHOLE, "model", metric, value) for metric, value in values])
+        if self.table is not None and self.optimizers is not None:
+            self.table.append(step, self.optimizers.rows())
         found, self.scalars = self.scalars, {}
         return found | ({"spike": 1.0} if spike else {})
 
-    def _measure(self, step: int, more: list[Row] | None = None) -> None:
+    def _measure(self, step: int, before: tuple[torch.Tensor, float] | None = None, more: Sequence[Row] = ()) -> None:
         if not self.every or self.batch is None or self.table is None:
             return
-        rows = measure(self.model, self.batch, self.reference) + (more or [])
+        rows = [*measure(self.model, self.batch, self.start, before), *more]
         self.table.append(step, rows)
         self.table.write_if_grown()
         whole = {metric: value for layer, sublayer, metric, value in rows if sublayer == "model" and layer == WHOLE}

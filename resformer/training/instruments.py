@@ -29,7 +29,9 @@ def probe_batch(corpus: Corpus, sequences: int) -> Batch:
     return default_collate(items)
 
 
-def make_instruments(config: RunConfig, folder: Path, model, corpus: Corpus, accelerator: Accelerator) -> Instruments:
+def make_instruments(
+    config: RunConfig, folder: Path, model, optimizers: list, corpus: Corpus, accelerator: Accelerator
+) -> Instruments:
     """The instruments of a run, built while ``model`` is at its initialisation.
 
     Of text that is short the probe batch is what there is. Weights that are split over processes cannot be
@@ -48,6 +50,7 @@ def make_instruments(config: RunConfig, folder: Path, model, corpus: Corpus, acc
         folder / "layers.parquet",
         model,
         batch,
+        optimizers,
         every=every,
         watch=StabilityWatch(config.optimizer.max_grad_norm),
         main=accelerator.is_main_process,

@@ -29,7 +29,9 @@ def write_run(folder, end_state="ok", broken=False):
             if depth:
                 values |= {"branch_ratio": 0.5, "branch_cosine": 0.1, "update_to_weight": 1e-3,
                            "attention_entropy_share_min": 0.9, "attention_logit_max": 3.0, "internal.gate.mean": 0.2,
-                           "internal.a[0]": 1.0, "internal.a[1]": -0.5, "gradient_norm.down_proj": 1.0}  # fmt: skip
+                           "internal.a[0]": 1.0, "internal.a[1]": -0.5, "gradient_norm.down_proj": 1.0,
+                           "coordinate_weights.q_proj": step + depth, "coordinate_weights.k_proj": step + depth + 2,
+                           "coordinate_inputs.q_proj": 7.0, "gradient_snr": 0.3}  # fmt: skip
             rows += [(step, *site, metric, value) for metric, value in values.items()]
         whole = {"accumulated_update": 0.01 * step, "log_z_mean": 5.0, "log_z_max": 6.0}
         rows += [(step, -1, "model", metric, value) for metric, value in whole.items()]
@@ -78,10 +80,17 @@ def test_gradient_flow_prints_the_slope(tmp_path):
     assert f"{-math.log(2):+.3f} at 0" in json.dumps(chart)
 
 
+def test_what_was_learned_and_what_was_carried_up_are_of_the_last_look(tmp_path):
+    rows = [row for row in data_of(figures(read_run(write_run(tmp_path / "run")))["learning"]) if "cause" in row]
+    learned = {row["depth"]: row["value"] for row in rows if "learned" in row["cause"]}
+    assert learned == {depth: 151 + depth for depth in range(1, 5)}  # the median of the two matrices
+    assert {row["value"] for row in rows if "carried" in row["cause"]} == {7.0}
+
+
 def test_every_figure_is_there_and_draws(tmp_path):
     folder = write_run(tmp_path / "run")
     assert set(figures(read_run(folder))) == {
-        "loss", "stream_rms", "gradient_flow", "branches", "updates", "attention", "internals",
+        "loss", "stream_rms", "gradient_flow", "branches", "updates", "learning", "attention", "internals",
     }  # fmt: skip
     assert runpy.run_path(PROGRAM)["main"]([str(folder)]) == 0
     page = folder / "report.html"

@@ -1,13 +1,15 @@
 """The measurement of a whole model against one computed by hand: the formula written out, hooks, autograd."""
 
 import copy
+import math
 
 import pytest
 import torch
 from stability_helpers import batch, build, by_hand
 
 from resformer.model.specification import KINDS
-from resformer.stability.measure import measure, place_of, reference_states, snapshot, updates, wide
+from resformer.stability.measure import measure, measure_start
+from resformer.stability.rows import place_of, tensor_class, wide
 from resformer.stability.seam import connections
 
 
@@ -44,6 +46,10 @@ def test_every_metric_of_pre_norm_against_the_formula_written_out():
     assert rows[1, "mlp", "gradient_rms.down_proj"] == pytest.approx(rms(down), rel=1e-4)
     everything = torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item()
     assert rows[-1, "model", "gradient_norm"] == pytest.approx(everything, rel=1e-4)
+    growth = (rms(streams[-1]) / rms(streams[0])) ** (1 / 3)
+    assert math.exp(rows[-1, "model", "growth_exponent"]) == pytest.approx(growth, rel=1e-5)
+    growth = (rms(stream_gradients[-1]) / rms(stream_gradients[0])) ** (1 / 3)
+    assert math.exp(rows[-1, "model", "gradient_growth_exponent"]) == pytest.approx(growth, rel=1e-4)
     log_z = logits.double().exp().sum(-1).log()
     assert rows[-1, "model", "log_z_mean"] == pytest.approx(log_z.mean().item(), rel=1e-5)
     assert rows[-1, "model", "log_z_max"] == pytest.approx(log_z.max().item(), rel=1e-5)
@@ -68,9 +74,18 @@ def test_every_kind_is_measured_and_left_as_it_was(kind):
     model, inputs = build(kind, num_hidden_layers=2), batch()
     model.train()
     before = {name: p.clone() for name, p in model.state_dict().items()}
-    expected = reference_states(model, inputs)
-    rows = wide(measure(model, inputs, expected))
+    rows = wide(measure(model, inputs, measure_start(model, inputs)))
     assert rows[-1, "model", "accumulated_update"] == 0
+    assert all(value == 0 for (*_, metric), value in rows.items() if metric.startswith("coordinate_"))
+    # The shares of the sequences make up the gradient.
+    linears = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    whole = sum(
+        rows[*place_of(f"{name}.weight"), f"gradient_norm.{tensor_class(f'{name}.weight')}"] ** 2
+        for name in linears
+        if ".layers." in name
+    )
+    signal = rows[-1, "model", "gradient_noise_signal"] + rows[-1, "model", "gradient_noise_trace"] / 2
+    assert signal == pytest.approx(whole, rel=1e-4)
     assert all(value == value for value in rows.values())
     for layer in range(2):
         for sublayer in ("attention", "mlp"):
@@ -99,30 +114,59 @@ def test_a_model_in_autocast_and_compiled_is_measured_in_float32_and_plain():
         assert measure(model, inputs) == plain
 
 
-def test_update_to_weight_is_that_of_a_step_of_gradient_descent():
-    """One step of plain SGD moves each weight by rate times gradient."""
-    model, inputs = build(), batch()
-    before = snapshot(model)
-    model(**inputs, use_cache=False).loss.backward()
-    torch.optim.SGD(model.parameters(), lr=0.1).step()
-    rows = wide(updates(before, model))
-    weight = "model.layers.2.mlp.down_proj.weight"
-    gradient = model.get_parameter(weight).grad
-    expected = (0.1 * gradient.norm() / before[weight].norm()).item()
-    assert rows[2, "mlp", "update_to_weight.down_proj"] == pytest.approx(expected, rel=1e-3)
-
-
 def test_accumulated_update_is_the_rms_of_the_change_of_the_final_states():
     model, inputs = build(), batch()
     start = copy.deepcopy(model)
-    reference = reference_states(model, inputs)
+    reference = measure_start(model, inputs)
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(1.01)
         now, then = (m.model(inputs["input_ids"], use_cache=False).last_hidden_state for m in (model, start))
-    rows = wide(measure(model, inputs, reference, gradients=False))
+    rows = wide(measure(model, inputs, reference, before=(then, 0.01), gradients=False))
     expected = (now - then).double().square().mean().sqrt().item()
     assert rows[-1, "model", "accumulated_update"] == pytest.approx(expected, rel=1e-4)
+    assert rows[-1, "model", "one_step_update"] == pytest.approx(100 * expected, rel=1e-4)
+
+
+def test_the_change_of_an_output_is_what_the_weights_and_what_the_inputs_bring():
+    model, inputs = build(), batch()
+    start, then = measure_start(model, inputs), copy.deepcopy(model)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    rows = wide(measure(model, inputs, start))
+    x, x_0 = (m.model.layers[1].attention_residual.norm(by_hand(m, inputs)[0][2]) for m in (model, then))
+    w, w_0 = (m.model.layers[1].attention.k_proj.weight for m in (model, then))
+    rms = lambda t: t.double().square().mean().sqrt().item()  # noqa: E731
+    assert rows[1, "attention", "coordinate_weights.k_proj"] == pytest.approx(rms(x @ (w - w_0).T), rel=1e-4)
+    assert rows[1, "attention", "coordinate_inputs.k_proj"] == pytest.approx(rms((x - x_0) @ w_0.T), rel=1e-4)
+
+
+def test_gradient_noise_is_that_of_one_backward_pass_for_each_sequence():
+    model, inputs = build("pre*1,highway*1,hyper(n=2)*1"), batch(sequences=3)
+    rows = wide(measure(model, inputs))
+    names = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    names = [name for name in names if ".layers." in name]
+    found = []
+    for k in range(3):
+        loss = model(**{name: tensor[k : k + 1] for name, tensor in inputs.items()}, use_cache=False).loss
+        found.append(torch.autograd.grad(loss, [model.get_parameter(name) for name in names]))
+
+    def snr(chosen):
+        each = torch.stack([torch.cat([g[i].double().flatten() for i in chosen]) for g in found])
+        mean, spread = each.mean(0), each - each.mean(0)
+        return (mean.square().sum() / spread.square().sum(1).mean()).item(), spread.square().sum().item() / 2, mean
+
+    for i, name in enumerate(names):
+        assert rows[*place_of(name), f"gradient_snr.{tensor_class(name)}"] == pytest.approx(snr([i])[0], rel=1e-3)
+    share, trace, mean = snr(range(len(names)))
+    assert rows[-1, "model", "gradient_snr"] == pytest.approx(share, rel=1e-3)
+    # The unbiased sample covariance's trace, and |mean|^2 less what noise adds to it.
+    assert rows[-1, "model", "gradient_noise_trace"] == pytest.approx(trace, rel=1e-3)
+    signal = mean.square().sum().item() - trace / 3
+    assert rows[-1, "model", "gradient_noise_signal"] == pytest.approx(signal, rel=1e-3)
+    if signal > 0:
+        assert rows[-1, "model", "gradient_noise_scale"] == pytest.approx(trace / signal, rel=1e-3)
 
 
 def test_internals_of_gates_scales_and_dense_weights():

@@ -17,9 +17,9 @@ from resformer.stability.landscape import filter_normalised_direction, landscape
 from resformer.stability.layouts import loss_of
 from resformer.stability.lens import lens
 from resformer.stability.lesion import lesion
-from resformer.stability.measure import wide
 from resformer.stability.propagation import LeftOut, ladder, propagate, random_batch
 from resformer.stability.reuse import reach, reuse
+from resformer.stability.rows import wide
 
 
 def llama() -> LlamaForCausalLM:

@@ -1,0 +1,97 @@
+"""Rows ``(layer, sublayer, metric, value)``: how they are collected, and where in the model a parameter stands.
+
+Rows of layer -1 are of the whole model: sublayer ``embedding`` (the stream before the first site), ``head`` (output
+projection), ``model``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+Row = tuple[int, str, str, float]
+
+WHOLE = -1
+
+
+class Rows:
+    """Collects scalars on the device, and brings them over at once."""
+
+    def __init__(self) -> None:
+        self.places: list[tuple[int, str, str]] = []
+        self.values: list[torch.Tensor] = []
+        self.optional: set[tuple[int, str, str]] = set()
+
+    def add(self, layer: int, sublayer: str, metric: str, value: torch.Tensor, optional: bool = False) -> None:
+        """``optional``: leave it out where it is not a number."""
+        self.places.append((layer, sublayer, metric))
+        self.values.append(value.detach().double().reshape(()))
+        if optional:
+            self.optional.add(self.places[-1])
+
+    def add_pooled(
+        self,
+        metric: str,
+        model: nn.Module,
+        parts: dict[str, torch.Tensor],
+        combine: Callable[..., torch.Tensor],
+        optional: bool = False,
+    ) -> None:
+        """A metric that is a function of sums over elements: of each matrix (as ``metric.class``), of all parameters of
+        each site, and of all of the model.
+
+        Args:
+            parts: by name of a parameter, its sums ``[n]``.
+            combine: of n sums, scalars.
+            optional: as in ``add``.
+        """
+        members: dict[tuple[int, str, str], list[torch.Tensor]] = defaultdict(list)
+        for name, part in parts.items():
+            place = place_of(name)
+            members[*place, metric].append(part)
+            members[WHOLE, "model", metric].append(part)
+            if model.get_parameter(name).ndim >= 2:
+                members[*place, f"{metric}.{tensor_class(name)}"].append(part)
+        for where, found in members.items():
+            self.add(*where, combine(*torch.stack(found).sum(0)), optional)
+
+    def finish(self) -> list[Row]:
+        values = torch.stack(self.values).tolist() if self.values else []
+        found = zip(self.places, values, strict=True)
+        return [(*place, value) for place, value in found if not (place in self.optional and math.isnan(value))]
+
+
+def ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """``a / b``, and not a number where b is not positive."""
+    return torch.where(b > 0, a / b, torch.nan)
+
+
+def square_sums(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Sum of the squares of each tensor's elements, in double precision."""
+    return [norm.double().square() for norm in torch._foreach_norm(tensors)] if tensors else []
+
+
+def place_of(name: str) -> tuple[int, str]:
+    """Site of a parameter of a resformer: a connection's parameters count with its branch."""
+    match = re.search(r"\.layers\.(\d+)\.([a-z]+)", name)
+    if match:
+        return int(match[1]), match[2]
+    return WHOLE, "embedding" if "embed" in name else "head"
+
+
+def tensor_class(name: str) -> str:
+    """``q_proj``, ``down_proj``, ...; ``residual`` and the name for what belongs to a connection."""
+    parts = name.split(".")
+    connection = next((i for i, part in enumerate(parts) if part.endswith("_residual")), None)
+    if connection is not None:
+        return ".".join(["residual", *parts[connection + 1 :]])
+    return parts[-2] if parts[-1] in ("weight", "bias") else parts[-1]
+
+
+def wide(rows: Iterable[Row]) -> dict[tuple[int, str, str], float]:
+    return {(layer, sublayer, metric): value for layer, sublayer, metric, value in rows}
