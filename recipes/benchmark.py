@@ -22,7 +22,7 @@ from resformer import ResformerConfig, ResformerForCausalLM
 from resformer.data import PackedTokens, training_batches
 from resformer.model.specification import KINDS
 from resformer.training.config import OptimizerConfig, ScheduleConfig
-from resformer.training.launch import arguments_of, make_accelerator, run_program
+from resformer.training.launch import arguments_of, default_precision, make_accelerator, run_program
 from resformer.training.optimizers import build_optimizers, lr_factor, set_learning_rate
 from resformer.training.records import Recorder
 from resformer.training.step import train_step
@@ -33,7 +33,7 @@ def bare_step(model, tokens: torch.Tensor) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(model.to(tokens.device).train().parameters(), lr=1e-3, fused=True)
 
     def step() -> None:
-        with torch.autocast(tokens.device.type, torch.bfloat16):
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=default_precision() == "bf16"):
             loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

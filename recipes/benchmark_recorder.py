@@ -16,8 +16,8 @@ from resformer import ResformerConfig, ResformerForCausalLM
 from resformer.stability.endstate import StabilityWatch
 from resformer.stability.recorder import Instruments
 from resformer.training.config import RunConfig
-from resformer.training.launch import arguments_of, run_program
-from resformer.training.optimizers import build_optimizers
+from resformer.training.launch import arguments_of, default_precision, run_program
+from resformer.training.optimizers import Float32, build_optimizers
 
 VOCABULARY = 2048
 
@@ -30,7 +30,7 @@ def benchmark(residual: str = "pre", rounds: int = 15) -> None:
         rounds: timed rounds, after two that are not.
     """
     config = RunConfig()
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device, precision = torch.accelerator.current_accelerator() or torch.device("cpu"), default_precision()
     length, every = config.data.sequence_length, config.train.record_every
     options = vars(config.model) | {"residual": residual, "max_position_embeddings": length, "vocab_size": VOCABULARY}
     model = ResformerForCausalLM(ResformerConfig(**options)).to(device)
@@ -43,26 +43,28 @@ def benchmark(residual: str = "pre", rounds: int = 15) -> None:
         start = time.perf_counter()
         with instruments.around(number, 1e-3) if number else nullcontext():
             model.train()
-            with torch.autocast(device.type, torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 loss = model(**batch, use_cache=False).loss
             loss.backward()
             norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
+            with nullcontext() if precision == "bf16" else Float32():
+                for optimizer in optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
         value = float(loss.detach())
         if number:
             instruments.take(number, value, norm)
         return time.perf_counter() - start
 
     with TemporaryDirectory() as folder:
-        instruments = Instruments(
-            Path(folder, "layers.parquet"), model, probe, optimizers, every=2, watch=StabilityWatch(1.0)
-        )
+        watch = StabilityWatch(1.0)
+        instruments = Instruments(Path(folder, "layers.parquet"), model, probe, optimizers, every=4, watch=watch)
         instruments.begin(0)
-        timed = [(step(0), step(2 * i + 1), step(2 * i + 2)) for i in tqdm(range(rounds + 2), disable=None)][2:]
-    watched = statistics.median(watch / plain - 1 for plain, watch, _ in timed)
-    look = statistics.median(look / watch - 1 for _, watch, look in timed)
+        timed = [
+            (step(0), step(4 * i + 1), step(4 * i + 3), step(4 * i + 4)) for i in tqdm(range(rounds + 2), disable=None)
+        ][2:]
+    watched = statistics.median(watch / plain - 1 for plain, watch, *_ in timed)
+    look = statistics.median((before + look) / watch - 2 for _, watch, before, look in timed)  # two steps take part
     parts = f"watch {100 * watched:.1f} %, a look {look:.2f} steps every {every} steps"
     print(
         f"{residual}: recorder {100 * (watched + look / every):.1f} % of a step: {parts} (medians of {rounds} rounds)"

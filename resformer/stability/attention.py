@@ -20,19 +20,23 @@ Statistics = dict[str, torch.Tensor]
 
 
 @contextmanager
-def watching_attention(model: nn.Module) -> Iterator[dict[int, Statistics]]:
+def watching_attention(model: nn.Module, measured: bool = True) -> Iterator[dict[int, Statistics]]:
     """While it is open, a forward pass leaves each layer's statistics here, by layer index.
 
     The result of attention is that of torch's scaled dot-product attention, whatever the model was set to.
+
+    Args:
+        measured: false for that alone.
     """
     found: dict[int, Statistics] = {}
 
-    def measured(module, query, key, value, attention_mask, scaling=None, **kwargs):
-        with torch.no_grad():
-            found[module.layer_idx] = statistics(query, key, attention_mask, scaling)
+    def attend(module, query, key, value, attention_mask, scaling=None, **kwargs):
+        if measured:
+            with torch.no_grad():
+                found[module.layer_idx] = statistics(query, key, attention_mask, scaling)
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
-    AttentionInterface.register(NAME, measured)
+    AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     config = model.config
     before, config._attn_implementation = config._attn_implementation, NAME  # type: ignore[union-attr]

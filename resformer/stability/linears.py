@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from torch import nn
 from .rows import WHOLE, Rows, place_of, ratio, square_sums, tensor_class
 from .signal import rms
 
-TOKENS = 256
+TOKENS = 128
 """Tokens of the batch, evenly spaced, on which the outputs are compared with those at initialisation."""
 
 Calls = dict[str, list[tuple[torch.Tensor, torch.Tensor]]]
@@ -67,7 +67,7 @@ def add_coordinates(rows: Rows, model: nn.Module, calls: Calls, start: LinearSta
 
 @torch.no_grad()
 def add_gradient_noise(
-    rows: Rows, model: nn.Module, calls: Calls, gradients: dict[str, list[torch.Tensor | None]], sequences: int
+    rows: Rows, model: nn.Module, calls: Calls, gradients: Mapping[str, Sequence[torch.Tensor | None]], sequences: int
 ) -> None:
     """How far the sequences of the batch agree on where the weights should go.
 
@@ -85,17 +85,11 @@ def add_gradient_noise(
     parts: dict[str, torch.Tensor] = {}
     for name, of_outputs in gradients.items() if sequences > 1 else ():
         pairs = [(x, dy) for (x, _), dy in zip(calls[name], of_outputs, strict=True) if dy is not None]
-        mean = torch.zeros_like(model.get_parameter(name))
-        squares = mean.new_zeros((), dtype=torch.float64)
-        for k in range(sequences):
-            share = torch.zeros_like(mean)
-            for x, dy in pairs:
-                share += dy[k].flatten(0, -2).mT @ x[k].flatten(0, -2)
-            squares += square_sums([share])[0]
-            mean += share
-        signal = square_sums([mean])[0]
         # A sequence's share of the batch's mean is its own mean over K.
-        parts[name] = torch.stack([signal, (sequences * squares - signal).clamp(min=0)])
+        shares = sum(torch.bmm(dy.flatten(1, -2).mT, x.flatten(1, -2)) for x, dy in pairs)
+        if isinstance(shares, torch.Tensor):
+            signal, squares = square_sums([shares.sum(0), shares])
+            parts[name] = torch.stack([signal, (sequences * squares - signal).clamp(min=0)])
     if not parts:
         return
     rows.add_pooled("gradient_snr", model, parts, ratio, optional=True)

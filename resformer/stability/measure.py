@@ -7,6 +7,8 @@ the same thing wherever the write is an addition.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -82,11 +84,18 @@ class FinalStates:
         self.hook.remove()
 
 
+@contextmanager
+def _plain(model: nn.Module) -> Iterator[None]:
+    """The conditions of a measurement, without one."""
+    with measurable(model), watching_attention(model, measured=False):
+        yield
+
+
 @torch.no_grad()
 def measure_start(model: nn.Module, batch: Batch) -> Start:
     """Of a model at its initialisation, what later measurements are held against: how far the function has moved is
     what Wang et al. 2022 (DeepNet), arXiv:2203.00555, trace instability to."""
-    with measurable(model), watching_attention(model), FinalStates(model) as final, watching_linears(model) as calls:
+    with _plain(model), FinalStates(model) as final, watching_linears(model) as calls:
         run(model, batch)
     return Start(final[0], linear_start(model, calls))
 
@@ -94,7 +103,7 @@ def measure_start(model: nn.Module, batch: Batch) -> Start:
 @torch.no_grad()
 def final_states(model: nn.Module, batch: Batch) -> torch.Tensor:
     """``[batch, time, hidden]``, under the conditions of a measurement."""
-    with measurable(model), watching_attention(model), FinalStates(model) as final:
+    with _plain(model), FinalStates(model) as final:
         run(model, batch)
     return final[0]
 
@@ -170,8 +179,8 @@ def _gradients(rows: Rows, model: nn.Module, views: list[SiteView], calls: Calls
     of_outputs = {name: [next(found) for _ in part] for name, part in outputs.items()}
     gradients = {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
 
-    for gradient in at_start:
-        rows.add(WHOLE, "embedding", "stream_gradient_rms", rms(gradient))
+    if at_start:
+        rows.add(WHOLE, "embedding", "stream_gradient_rms", rms(at_start[0]))
     for i, view in enumerate(views):
         of_stream = of_streams.get(i, of_branches.get(i))
         for metric, gradient in (("branch", of_branches.get(i)), ("stream", of_stream)):

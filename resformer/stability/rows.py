@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 import torch
@@ -30,7 +29,7 @@ class Rows:
     def add(self, layer: int, sublayer: str, metric: str, value: torch.Tensor, optional: bool = False) -> None:
         """``optional``: leave it out where it is not a number."""
         self.places.append((layer, sublayer, metric))
-        self.values.append(value.detach().double().reshape(()))
+        self.values.append(value.detach().double().reshape(1))
         if optional:
             self.optional.add(self.places[-1])
 
@@ -47,21 +46,29 @@ class Rows:
 
         Args:
             parts: by name of a parameter, its sums ``[n]``.
-            combine: of n sums, scalars.
+            combine: of n sums, each ``[places]``.
             optional: as in ``add``.
         """
-        members: dict[tuple[int, str, str], list[torch.Tensor]] = defaultdict(list)
-        for name, part in parts.items():
+        if not parts:
+            return
+        groups: dict[tuple[int, str, str], int] = {}
+        of_group, of_part = [], []
+        for i, name in enumerate(parts):
             place = place_of(name)
-            members[*place, metric].append(part)
-            members[WHOLE, "model", metric].append(part)
+            wheres = [(*place, metric), (WHOLE, "model", metric)]
             if model.get_parameter(name).ndim >= 2:
-                members[*place, f"{metric}.{tensor_class(name)}"].append(part)
-        for where, found in members.items():
-            self.add(*where, combine(*torch.stack(found).sum(0)), optional)
+                wheres.append((*place, f"{metric}.{tensor_class(name)}"))
+            of_group += [groups.setdefault(where, len(groups)) for where in wheres]
+            of_part += [i] * len(wheres)
+        sums = torch.stack([part.double() for part in parts.values()])
+        group, part = torch.tensor([of_group, of_part], device=sums.device)
+        totals = sums.new_zeros(len(groups), sums.shape[1]).index_add_(0, group, sums[part])
+        self.places += groups
+        self.values.append(combine(*totals.unbind(1)).detach())
+        self.optional |= set(groups) if optional else set()
 
     def finish(self) -> list[Row]:
-        values = torch.stack(self.values).tolist() if self.values else []
+        values = torch.cat(self.values).tolist() if self.values else []
         found = zip(self.places, values, strict=True)
         return [(*place, value) for place, value in found if not (place in self.optional and math.isnan(value))]
 

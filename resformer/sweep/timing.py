@@ -12,6 +12,7 @@ from ..data import Corpus
 from ..model import ResformerForCausalLM
 from ..training.config import RunConfig
 from ..training.files import write_json
+from ..training.launch import default_precision
 from ..training.setup import model_config
 from .trials import Sweep
 
@@ -81,7 +82,7 @@ class Stepper:
 
     def __call__(self) -> float:
         start = time.perf_counter()
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=default_precision() == "bf16"):
             loss = self.model(input_ids=self.tokens, labels=self.tokens, use_cache=False).loss
         loss.backward()
         self.optimizer.step()

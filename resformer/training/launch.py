@@ -7,7 +7,7 @@ import time
 from argparse import ArgumentError
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -21,7 +21,7 @@ from .config import with_switches
 
 
 def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
-    """Accelerate's processes and precision; bfloat16 unless the launch says otherwise.
+    """Accelerate's processes and precision: that of ``default_precision`` unless the launch says otherwise.
 
     Raises:
         ValueError: if fewer processes joined than were launched, if they are to split the model, or if a tracker is
@@ -36,9 +36,10 @@ def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
     logging.disable_progress_bar()  # one bar at a time, and none where nobody looks
     has_accelerator = torch.accelerator.is_available()
     # Without an accelerator, only cpu=True makes the launched processes know of each other.
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION") if _precision_was_chosen() else default_precision()
     accelerator = Accelerator(
         cpu=not has_accelerator,
-        mixed_precision=os.environ.get("ACCELERATE_MIXED_PRECISION") if _precision_was_chosen() else "bf16",
+        mixed_precision=precision,
         log_with=trackers or None,
         project_config=ProjectConfiguration(project_dir=run_dir, logging_dir=str(Path(run_dir) / "trackers")),
     )
@@ -61,6 +62,17 @@ def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
             "'accelerate launch --multi_gpu --num_processes N', also on CPUs, or with torchrun"
         )
     return accelerator
+
+
+def default_precision() -> Literal["bf16", "no"]:
+    """``bf16`` autocast where the device multiplies bfloat16 in hardware, else ``no`` (float32): on a CPU that only
+    emulates it a training step takes an order of magnitude longer."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    if torch.accelerator.is_available():
+        return "bf16"
+    able = torch.cpu.get_capabilities()
+    return "bf16" if any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")) else "no"
 
 
 def _precision_was_chosen() -> bool:

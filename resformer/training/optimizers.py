@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ..model import ResformerForCausalLM
 from .config import OptimizerConfig, ScheduleConfig
@@ -63,6 +64,16 @@ def set_learning_rate(optimizers: list, factor: float) -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
+
+
+class Float32(TorchFunctionMode):
+    """Context in which optimisers step in float32. Only Muon would not: torch's orthogonalises in bfloat16, which on a
+    CPU that has to emulate it takes longer than the rest of the step."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.bfloat16:
+            return args[0].to(torch.float32, copy=True)
+        return func(*args, **(kwargs or {}))
 
 
 def _groups(parameters: list, config: OptimizerConfig) -> list[dict]:

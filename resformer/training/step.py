@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import AutocastKwargs
 
 from .config import OptimizerConfig
+from .optimizers import Float32
 from .sharding import is_sharded, whole_norm
 
 
@@ -47,7 +48,8 @@ def train_step(
     finite = math.isfinite(grad_norm) and math.isfinite(loss)
     for optimizer in optimizers:
         if finite:
-            optimizer.step()
+            with Float32() if accelerator.mixed_precision == "no" else nullcontext():
+                optimizer.step()
         optimizer.zero_grad()
     return float(loss), grad_norm, finite
 

@@ -1,12 +1,14 @@
 """What a person types: every mistake is one line that names the key."""
 
 import itertools
+from contextlib import nullcontext
 
 import pytest
+import torch
 import yaml
 
 from resformer.training.config import parse_arguments
-from resformer.training.optimizers import build_optimizers, lr_factor
+from resformer.training.optimizers import Float32, build_optimizers, lr_factor
 
 
 def test_flags_and_yaml_say_the_same(tmp_path):
@@ -113,3 +115,24 @@ def test_every_parameter_is_optimised_once_and_as_it_asks(name):
     assert sorted(seen) == sorted(names)
     assert hints["model.layers.0.attention_residual.a"].learning_rate_multiplier == 0.01
     assert hints["model.norm.weight"].weight_decay_multiplier == 0
+
+
+def test_muon_orthogonalises_in_float32_where_a_run_is_in_float32():
+    """Against the iteration in float64, with the constants of Jordan et al. 2024."""
+    gradient = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
+    x = gradient.double() / gradient.double().norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    expected = -0.2 * 40**0.5 * x  # match_rms_adamw
+    found = []
+    for context in (Float32(), nullcontext()):
+        weight = torch.nn.Parameter(torch.zeros(24, 40))
+        weight.grad = gradient.clone()
+        optimizer = torch.optim.Muon([weight], lr=1.0, momentum=0.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        with context:
+            optimizer.step()
+        assert torch.equal(weight.grad, gradient)
+        found.append((weight.detach().double() - expected).abs().max() / expected.abs().max())
+    assert found[0] < 1e-5
+    assert found[1] > 1e-3

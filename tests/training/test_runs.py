@@ -12,6 +12,8 @@ import torch
 import yaml
 from torch.utils._pytree import tree_leaves
 
+from resformer.training.launch import default_precision
+
 TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 MIXED = ("--model.residual", "[{attention: peri, mlp: rezero}, gru]", "--model.hidden_dropout", "0.1")
 
@@ -78,7 +80,9 @@ def test_another_precision_is_refused(train, finished):
     shutil.copytree(train.folder / "finished", cut)
     (cut / "summary.json").unlink()
     launcher = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--mixed_precision")
-    for precision, words in {"no": "--mixed_precision bf16", "fp16": "fp16"}.items():
+    own = default_precision()
+    other = "no" if own == "bf16" else "bf16"
+    for precision, words in {other: f"--mixed_precision {own}", "fp16": "fp16"}.items():
         result = train(cut.name, *MIXED, "--train.micro_batch_size", "4", launcher=(*launcher, precision))
         assert result.returncode
         assert sum(line.startswith("error: ") and words in line for line in result.stderr.splitlines()) == 1
@@ -187,5 +191,15 @@ def test_a_tracker_that_is_not_there_is_one_line(train):
 
 def test_the_precision_of_the_launch_is_kept(train):
     launcher = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--mixed_precision")
-    assert "precision no" in train("fp32", launcher=(*launcher, "no")).stdout
-    assert "precision bf16" in train("bf16", launcher=launcher[:-1]).stdout
+    for precision in ("no", "bf16"):
+        assert f"precision {precision}" in train(precision, launcher=(*launcher, precision)).stdout
+    assert f"precision {default_precision()}" in train("unsaid", launcher=launcher[:-1]).stdout
+
+
+@pytest.mark.parametrize(("able", "expected"), [({"avx2": True}, "no"), ({"avx512_bf16": True}, "bf16"),
+                                                ({"neon": True, "bf16": True}, "bf16"), ({}, "no")])  # fmt: skip
+def test_a_cpu_that_has_no_bfloat16_trains_in_float32(monkeypatch, able, expected):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert default_precision() == expected
