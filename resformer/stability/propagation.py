@@ -11,7 +11,7 @@ import torch
 from ..model import ResformerConfig, ResformerForCausalLM
 from .measure import Batch
 from .seam import SiteView, measurable, run, watching
-from .signal import rms, token_similarity
+from .signal import precise, rms, token_similarity
 
 DEPTHS = (6, 12, 24, 48, 96, 192, 384, 1000)
 TOKENS, SEQUENCES = 16, 2
@@ -141,7 +141,7 @@ def squared_gain(output: torch.Tensor, given: torch.Tensor, seed: int) -> torch.
     the mean of ``|J^T u|^2`` is the squared Frobenius norm."""
     u = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed)).to(output)
     (pulled,) = torch.autograd.grad(output, given, u)
-    return pulled.double().square().sum() / output.numel()
+    return precise(pulled).square().sum() / output.numel()
 
 
 def _read(model, views: list[SiteView], final, loss, seed, started) -> Propagation:
@@ -156,8 +156,8 @@ def _read(model, views: list[SiteView], final, loss, seed, started) -> Propagati
         "gain": squared_gain(final, first.before, seed),
         "gradient_first": rms(gradients[0]),
         "gradient_last": rms(gradients[1]),
-        "weight_first": gradients[2].double().norm(),
-        "weight_last": gradients[3].double().norm(),
+        "weight_first": precise(gradients[2]).norm(),
+        "weight_last": precise(gradients[3]).norm(),
         "loss": loss,
     }
     values = {name: float(value.detach()) for name, value in numbers.items()}

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from .signal import precise
+
 Row = tuple[int, str, str, float]
 
 WHOLE = -1
@@ -29,7 +31,7 @@ class Rows:
     def add(self, layer: int, sublayer: str, metric: str, value: torch.Tensor, optional: bool = False) -> None:
         """``optional``: leave it out where it is not a number."""
         self.places.append((layer, sublayer, metric))
-        self.values.append(value.detach().double().reshape(1))
+        self.values.append(precise(value.detach()).reshape(1))
         if optional:
             self.optional.add(self.places[-1])
 
@@ -60,7 +62,7 @@ class Rows:
                 wheres.append((*place, f"{metric}.{tensor_class(name)}"))
             of_group += [groups.setdefault(where, len(groups)) for where in wheres]
             of_part += [i] * len(wheres)
-        sums = torch.stack([part.double() for part in parts.values()])
+        sums = torch.stack([precise(part) for part in parts.values()])
         group, part = torch.tensor([of_group, of_part], device=sums.device)
         totals = sums.new_zeros(len(groups), sums.shape[1]).index_add_(0, group, sums[part])
         self.places += groups
@@ -79,8 +81,8 @@ def ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def square_sums(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Sum of the squares of each tensor's elements, in double precision."""
-    return [norm.double().square() for norm in torch._foreach_norm(tensors)] if tensors else []
+    """Sum of the squares of each tensor's elements, in double precision where the device has it."""
+    return [precise(norm).square() for norm in torch._foreach_norm(tensors)] if tensors else []
 
 
 def place_of(name: str) -> tuple[int, str]:

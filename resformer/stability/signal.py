@@ -11,11 +11,14 @@ import torch.nn.functional as F
 MASSIVE, MASSIVE_RATIO = 100.0, 1000.0
 
 
+def precise(x: torch.Tensor) -> torch.Tensor:
+    """In double precision, on devices that have it."""
+    return x.float() if x.device.type == "mps" else x.double()
+
+
 def rms(x: torch.Tensor) -> torch.Tensor:
-    """Root mean square over all elements; of values whose square would overflow too."""
-    x = x.float()
-    largest = x.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
-    return (x / largest).square().mean().sqrt() * largest
+    """Root mean square over all elements; of values whose square would overflow in float32 too."""
+    return torch.linalg.vector_norm(precise(x)) / math.sqrt(x.numel())
 
 
 def cosine(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .rows import Row, Rows, place_of, ratio, square_sums, tensor_class
-from .signal import rms
+from .signal import precise, rms
 
 Tensors = dict[str, torch.Tensor]
 
@@ -42,7 +42,7 @@ def step_rows(model: nn.Module, before: Tensors, change: Tensors, gradients: Ten
     for metric, others in (("update_gradient_cosine", gradients), ("update_cosine", previous)):
         lengths = dict(zip(others, square_sums(list(others.values())), strict=True))
         sums = {
-            name: torch.stack([(change[name] * other).sum(dtype=torch.float64), squares[name], lengths[name]])
+            name: torch.stack([precise((change[name] * other).sum()), squares[name], lengths[name]])
             for name, other in others.items()
         }
         rows.add_pooled(metric, model, sums, lambda dot, a, b: ratio(dot, (a * b).sqrt()), optional=True)
