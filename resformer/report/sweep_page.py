@@ -93,8 +93,15 @@ def _facts(report: SweepReport) -> str:
         "recipe": f"{report.recipe_hash} (sweep.yaml)",
         "code": ", ".join(report.common("git_commit")) or "not under git",
         "device": ", ".join(report.common("device")),
+        "precision": _precision(report.common("precision")),
     }
     return "<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items()) + "</dl>"
+
+
+def _precision(found: list[str]) -> str:
+    names = ["float32" if name == "no" else name for name in found]
+    mixed = " (NOT one for all trials: small differences may come from that)" if len(names) > 1 else ""
+    return ", ".join(names) + mixed
 
 
 def _filters(kind: str, names: list[str]) -> str:

@@ -147,6 +147,15 @@ def test_a_part_of_a_sweep_gives_a_page_that_says_so(whole, tmp_path):
     assert "No run is finished yet" in (tmp_path / "part" / "report" / "index.html").read_text()
 
 
+def test_trials_of_two_precisions_are_pointed_out(whole, tmp_path):
+    assert "NOT one for all trials" not in (whole / "report" / "index.html").read_text()
+    shutil.copytree(whole, tmp_path / "mixed")
+    summary = next((tmp_path / "mixed" / "trials").glob("post_*")) / "summary.json"
+    summary.write_text(summary.read_text().replace('"precision": "no"', '"precision": "bf16"'))
+    assert report(tmp_path / "mixed").returncode == 0
+    assert "bf16, float32 (NOT one for all trials" in (tmp_path / "mixed" / "report" / "index.html").read_text()
+
+
 def test_a_folder_that_is_no_sweep_is_one_line(tmp_path):
     for arguments in (tmp_path, tmp_path / "nowhere"):
         result = report(arguments)

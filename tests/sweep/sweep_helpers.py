@@ -51,7 +51,7 @@ def main(arguments=None):
         "status": "diverged" if loss is None else "completed", "step": len(lines), "tokens": 64 * len(lines),
         "val_loss": loss, "unigram_entropy": 3.3, "wall_seconds": 0.1, "parameters": 100,
         "residual": config.model.residual,
-        "floating_point_operations": 1e6, "data_source": "t", "data_fingerprint": "f", "device": "d",
+        "floating_point_operations": 1e6, "data_source": "t", "data_fingerprint": "f", "device": "d", "precision": "no",
     })
     return 3 if loss is None else 0
 """
