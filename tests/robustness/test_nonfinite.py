@@ -14,7 +14,7 @@ from resformer.data import batch_indices
 from resformer.training.checkpoints import Progress
 from resformer.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from resformer.training.nonfinite import SKIPS_IN_A_ROW, answer
-from resformer.training.optimizers import build_optimizers, lr_factor, set_learning_rate
+from resformer.training.optimizers import Float32, build_optimizers, lr_factor, set_learning_rate
 
 FP32 = ("--train.max_steps", "9", "--train.save_every", "3")
 
@@ -82,7 +82,8 @@ def by_hand(runs: Runs, batches: list[int | None]) -> dict[str, torch.Tensor]:
         model(input_ids=rows[:, :-1], shift_labels=rows[:, 1:], use_cache=False).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
-            optimizer.step()
+            with Float32():
+                optimizer.step()
             optimizer.zero_grad()
     return dict(model.named_parameters())
 
