@@ -2,11 +2,12 @@
 
 import dataclasses
 import re
+from argparse import ArgumentError
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
 from ..data import DataConfig
 from ..model import ResformerConfig
@@ -190,13 +191,23 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+class ConfigFile(ActionConfigFile):
+    """A YAML file of keys, which is named in what is wrong with it."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ArgumentError, TypeError, ValueError) as error:
+            raise ValueError(f"{option_string} {values}: {one_line(error, parser)}") from error
+
+
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="train.py",
         description="Train a Transformer whose residual connections you choose.",
         exit_on_error=False,
     )
-    parser.add_argument("--config", action="config", help="YAML file of the keys below; later flags win")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file of the keys below; later flags win")
     parser.add_class_arguments(RunConfig, None)
     return with_switches(parser)
 
@@ -230,7 +241,7 @@ def with_switches(parser: ArgumentParser) -> ArgumentParser:
 
 def one_line(error: Exception, parser: ArgumentParser) -> str:
     """What a parser of dotted keys refused, with the nearest key where one does not exist."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).replace('in "<unicode string>",', "at").split())
     keys = [option.removeprefix("--") for action in parser._actions for option in action.option_strings]
     unknown = re.search(r"unrecognized arguments: (?:--)?(\S+)|Option '(\S+)' is not accepted", text)
     nested = re.search(r"Group '(\S+)' does not accept option '(\S+)'", text)

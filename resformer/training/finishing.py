@@ -179,7 +179,7 @@ tags: [resformer]
 
 # A resformer with `{summary["residual"]}` residual connections
 
-Trained with [resformer](https://pypi.org/project/resformer), a laboratory for residual connections. The folder carries
+Trained with resformer, a laboratory for residual connections. The folder carries
 its own code:
 
 ```python

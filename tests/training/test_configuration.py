@@ -72,12 +72,22 @@ def test_a_mistake_is_one_line_that_names_it(flags, named):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["model: {hidden_sise: 3}", "modle: {hidden_size: 3}", "model: [", "seed: x"])
-def test_a_mistake_in_a_file_is_one_line(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("model: {hidden_sise: 3}", "'model.hidden_size'"),
+        ("modle: {hidden_size: 3}", "'model.hidden_size'"),
+        ("model: [", "bad.yaml"),
+        ("seed: x", "bad.yaml"),
+        ("[1, 2]", "bad.yaml"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line(tmp_path, text, named):
     file = tmp_path / "bad.yaml"
     file.write_text(text)
     with pytest.raises(ValueError) as error:
         parse_arguments(["--config", str(file)])
+    assert named in str(error.value)
     assert "\n" not in str(error.value)
 
 
