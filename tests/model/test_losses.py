@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from model_helpers import VOCABULARY, build, tokens
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from resformer.model import losses
 
@@ -77,22 +78,34 @@ def test_training_returns_no_logits():
     assert model(input_ids=ids, logits_to_keep=1).logits.shape == (2, 1, VOCABULARY)
 
 
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that any operation makes."""
+
+    seen = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.seen = max(self.seen, tensor.numel())
+        return out
+
+
 def test_no_tensor_as_large_as_all_logits_is_ever_made(monkeypatch):
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Largest(TorchDispatchMode):
-        seen = 0
-
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            out = function(*args, **(kwargs or {}))
-            for tensor in out if isinstance(out, (tuple, list)) else (out,):
-                if isinstance(tensor, torch.Tensor):
-                    Largest.seen = max(Largest.seen, tensor.numel())
-            return out
-
     monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 2**14)
     model, ids = build(vocab_size=4096).train(), tokens(4, 32)
-    with Largest(), torch.autocast("cpu", dtype=torch.bfloat16):
+    with Largest() as largest, torch.autocast("cpu", dtype=torch.bfloat16):
         model(input_ids=ids, labels=ids).loss.backward()
     all_logits = 4 * 32 * 4096
-    assert Largest.seen <= all_logits / 4  # the embedding's own 4096 x 32
+    assert largest.seen <= all_logits / 4  # the embedding's own 4096 x 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("z_loss", [0.0, 1e-4])
+def test_a_vocabulary_of_50304_at_batch_8_x_1024(z_loss):
+    model = build(vocab_size=50304, max_position_embeddings=1024).train()
+    ids = torch.randint(50304, (8, 1024), generator=torch.Generator().manual_seed(0))
+    with Largest() as largest:
+        model(input_ids=ids, labels=ids, z_loss=z_loss).loss.backward()
+    assert largest.seen <= losses.CHUNK_ELEMENTS
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
