@@ -199,6 +199,14 @@ def test_64_blocks_in_bfloat16_stay_finite(residual):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_attention_over_depth_has_its_softmax_in_float32_in_a_bfloat16_model():
+    attend = build("attn_res").to(torch.bfloat16).model.layers[-1].mlp_residual.attend
+    sources = torch.randn(24, 2, 3, 32, dtype=torch.bfloat16).unbind()
+    weights = attend.weights(sources)
+    torch.testing.assert_close(weights.sum(0), torch.ones(2, 3, 1), atol=1e-6, rtol=0)
+    assert attend(sources).dtype == torch.bfloat16
+
+
 def test_attention_backends_agree():
     ids = tokens()
     eager, sdpa = (build(attn_implementation=name).double()(input_ids=ids).logits for name in ("eager", "sdpa"))
