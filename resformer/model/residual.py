@@ -102,6 +102,24 @@ def full_precision(h: torch.Tensor) -> AbstractContextManager:
     return maybe_autocast(h.device.type, enabled=False)
 
 
+def at_least(smallest: float, **options: float | None) -> None:
+    """Hold options against a lower bound; ``None`` stands for a default of the connection's own.
+
+    Raises:
+        ValueError: naming the option and what is allowed.
+    """
+    for name, value in options.items():
+        if value is not None and not value >= smallest:
+            raise ValueError(f"{name} is {value}; it must be at least {smallest}")
+
+
+def positive(**options: float | None) -> None:
+    """As ``at_least``, for what must be greater than 0."""
+    for name, value in options.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} is {value}; it must be greater than 0")
+
+
 class DropPath(nn.Module):
     """Stochastic depth: drops a branch's output for some samples. Huang et al. 2016, arXiv:1603.09382.
 

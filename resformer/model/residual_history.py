@@ -7,7 +7,7 @@ from torch import nn
 
 from .initialization import constant, normal
 from .normalization import RMSNorm, make_norm
-from .residual import Residual, Site, full_precision
+from .residual import Residual, Site, at_least, full_precision
 
 
 class X0Mix(Residual):
@@ -126,9 +126,7 @@ class DenseFormer(Residual):
 
     def __init__(self, config, site: Site, *, dilation: int = 1, period: int = 1):
         super().__init__(config, site)
-        for name, value in (("dilation", dilation), ("period", period)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        at_least(1, dilation=dilation, period=period)
         block, _ = site.blocks_of_segment()
         self.norm = make_norm(config)
         self.remembers = site.ends_block
@@ -166,12 +164,14 @@ class _DepthAttention(nn.Module):
         self.norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
 
     def weights(self, sources):
-        """``[sources, batch, time, 1]``."""
-        return torch.stack([(self.norm(v) * self.query).sum(-1, keepdim=True) for v in sources]).softmax(0)
+        """``[sources, batch, time, 1]``, in float32 at least: in bfloat16 their sum would not be 1."""
+        dtype = torch.promote_types(self.query.dtype, torch.float32)
+        return torch.stack([(self.norm(v) * self.query).sum(-1, True, dtype=dtype) for v in sources]).softmax(0)
 
     def forward(self, sources):
         # A sum of products, not one stacked matrix product, which would keep a copy of the whole history.
-        return sum(weight * v for weight, v in zip(self.weights(sources), sources, strict=True))
+        read = sum(weight * v for weight, v in zip(self.weights(sources), sources, strict=True))
+        return read.to(sources[0].dtype)
 
 
 class AttentionResidual(Residual):
@@ -189,8 +189,7 @@ class AttentionResidual(Residual):
 
     def __init__(self, config, site: Site, *, block: int = 1):
         super().__init__(config, site)
-        if block < 1:
-            raise ValueError(f"block is {block}; it must be at least 1")
+        at_least(1, block=block)
         self.norm = make_norm(config)
         self.attend = _DepthAttention(config)
         self.attend_out = _DepthAttention(config) if site.ends_stack else None

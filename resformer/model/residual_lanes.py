@@ -7,7 +7,7 @@ from torch import nn
 
 from .initialization import constant
 from .normalization import make_norm
-from .residual import Residual, Site
+from .residual import Residual, Site, positive
 
 
 class ResidualDual(Residual):
@@ -83,6 +83,7 @@ class TwoLane(Residual):
 
     def __init__(self, config, site: Site, *, decay: float = math.sqrt(1.1), cross: float = 1.5):
         super().__init__(config, site)
+        positive(decay=decay)
         self.norm = make_norm(config)
         self.reads = 1 if site.sublayer == "mlp" else 0
         self.initial_r = decay

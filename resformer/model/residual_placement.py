@@ -7,7 +7,7 @@ from torch import nn
 
 from .initialization import matrix, xavier_normal
 from .normalization import make_norm
-from .residual import Residual, Site
+from .residual import Residual, Site, positive
 
 
 class Plain(Residual):
@@ -174,6 +174,7 @@ class Keel(Residual):
 
     def __init__(self, config, site: Site, *, alpha: float | None = None):
         super().__init__(config, site)
+        positive(alpha=alpha)
         self.norm_in = make_norm(config)
         self.norm = nn.Identity() if site.index == 0 else make_norm(config)
         self.alpha = 1.0 if site.layer == 0 else float(site.num_sites) if alpha is None else alpha

@@ -8,7 +8,7 @@ from torch import nn
 
 from .initialization import constant, xavier_normal
 from .normalization import make_norm
-from .residual import Residual, Site
+from .residual import Residual, Site, at_least, positive
 
 
 class Scaled(Residual):
@@ -77,6 +77,7 @@ class MiniCPM(Scaled):
     oracle = "transformers MiniCPM3DecoderLayer; x-transformers depth_scale_residual"
 
     def __init__(self, config, site: Site, *, scale_depth: float = 1.4):
+        positive(scale_depth=scale_depth)
         super().__init__(config, site, branch=scale_depth / math.sqrt(site.num_hidden_layers))
 
 
@@ -100,6 +101,7 @@ class CompleteP(Scaled):
     oracle = "x-transformers depth_scale_residual"
 
     def __init__(self, config, site: Site, *, base_depth: int = 1):
+        at_least(1, base_depth=base_depth)
         super().__init__(config, site, branch=base_depth / site.num_hidden_layers)
 
 
@@ -153,6 +155,7 @@ class LayerScale(Residual):
 
     def __init__(self, config, site: Site, *, init: float | None = None):
         super().__init__(config, site)
+        at_least(0, init=init)
         depth = site.num_hidden_layers
         self.initial_value = init if init is not None else 0.1 if depth <= 18 else 1e-5 if depth <= 24 else 1e-6
         self.norm = make_norm(config)
@@ -180,6 +183,7 @@ class DeepNorm(Residual):
 
     def __init__(self, config, site: Site, *, alpha: float | None = None, beta: float | None = None):
         super().__init__(config, site)
+        positive(alpha=alpha, beta=beta)
         self.alpha = (2 * site.num_hidden_layers) ** 0.25 if alpha is None else alpha
         self.beta = (8 * site.num_hidden_layers) ** -0.25 if beta is None else beta
         self.norm = make_norm(config)

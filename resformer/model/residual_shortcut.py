@@ -47,6 +47,8 @@ class Laurel(Residual):
         mode: ``rw`` a f + b h; ``lr`` f + B A h + h; ``rw+lr`` both.
         rank: of B A; B starts at 0, so that ``lr`` starts as ``pre`` (the paper gives no value).
         bound: how a and b are kept positive and small: ``softmax`` of two learned numbers, or ``sigmoid`` of each.
+        init: initial b; a starts at 1 - b. The paper gives no values. By default S / (S + 1), S the number of sites:
+            at 1/2, twelve blocks forget the embedding at the start as without any skip.
     """
 
     oracle = "transformers Gemma3nTextLaurelBlock (lr)"
@@ -59,10 +61,16 @@ class Laurel(Residual):
         rank: int = 16,
         mode: Literal["rw", "lr", "rw+lr"] = "rw+lr",
         bound: Literal["softmax", "sigmoid"] = "softmax",
+        init: float | None = None,
     ):
         super().__init__(config, site)
         if not 1 <= rank <= config.hidden_size:
             raise ValueError(f"rank is {rank}; it must be from 1 to hidden_size {config.hidden_size}")
+        skip = site.num_sites / (site.num_sites + 1) if init is None else init
+        if not 0 < skip < 1:
+            raise ValueError(f"init is {init}; it must be in (0, 1)")
+        logit = math.log(skip / (1 - skip)) / (2 if bound == "softmax" else 1)
+        self.initial_weights = torch.tensor([-logit, logit], device="cpu")
         self.norm = make_norm(config)
         self.bound = bound
         self.weights = nn.Parameter(torch.zeros(2)) if "rw" in mode else None
@@ -79,7 +87,7 @@ class Laurel(Residual):
         return a * y + b * h
 
     def init_weights(self, branch):
-        constant(self, 0.0, "weights")
+        constant(self, self.initial_weights, "weights")
         normal(self, 1 / math.sqrt(self.config.hidden_size), "down")
         constant(self, 0.0, "up")
 

@@ -9,13 +9,7 @@ from torch import nn
 
 from .initialization import constant, matrix, normal
 from .normalization import make_norm
-from .residual import Residual, Site, full_precision
-
-
-def _at_least_one(**options: int) -> None:
-    for name, value in options.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
+from .residual import Residual, Site, at_least, full_precision
 
 
 class HyperConnections(Residual):
@@ -37,7 +31,7 @@ class HyperConnections(Residual):
 
     def __init__(self, config, site: Site, *, n: int = 4, dynamic: bool = True, scale_output: bool = False):
         super().__init__(config, site)
-        _at_least_one(n=n)
+        at_least(1, n=n)
         self.n, self.scale_output = n, scale_output
         self.norm = make_norm(config)
         self._make_weights(config.hidden_size, reads=1, dynamic=dynamic)
@@ -102,7 +96,7 @@ class FracConnections(HyperConnections):
 
     def __init__(self, config, site: Site, *, m: int = 4, dynamic: bool = True):
         Residual.__init__(self, config, site)
-        _at_least_one(m=m)
+        at_least(1, m=m)
         if config.hidden_size % m:
             raise ValueError(f"m is {m}, which does not divide hidden_size {config.hidden_size}")
         self.n, self.scale_output = m, False
@@ -157,7 +151,8 @@ class ManifoldHyperConnections(Residual):
         eps: float = 1e-6,
     ):
         super().__init__(config, site)
-        _at_least_one(n=n, iters=iters)
+        at_least(1, n=n, iters=iters)
+        at_least(0, eps=eps)
         self.n, self.iters, self.variant = n, iters, variant
         self.eps, self.head_eps = eps if variant == "deepseek_v4" else 0.0, eps
         self.norm = make_norm(config)

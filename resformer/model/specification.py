@@ -88,12 +88,12 @@ def find_class(kind: str) -> type[Residual]:
     module, _, name = kind.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ResidualError(
             f"residual: cannot import {kind!r} ({error}); put its folder on PYTHONPATH, or load a checkpoint that "
             "carries it with trust_remote_code=True"
         ) from error
-    if not (isinstance(found, type) and issubclass(found, Residual)):
+    if not (isinstance(found, type) and issubclass(found, Residual) and found is not Residual):
         raise ResidualError(f"residual: {kind!r} is not a subclass of resformer.model.residual.Residual")
     return found
 
@@ -121,7 +121,7 @@ def resolve(residual: Any, num_hidden_layers: int) -> list[dict[str, Connection]
                 f"residual: the list has {len(residual)} entries, num_hidden_layers is {num_hidden_layers}; "
                 "write one entry per layer"
             )
-        return [resolve(entry, 1)[0] for entry in residual]
+        return [_part(f"layer {layer}", entry, 1)[0] for layer, entry in enumerate(residual)]
     raise ResidualError(f"residual: cannot read {residual!r}; write a kind, a pattern, a mapping or a list")
 
 
@@ -164,11 +164,22 @@ def build(config, connection: Connection, site: Site) -> Residual:
     try:
         residual = connection.residual_class(config, site, **own)
         residual.set_common_options(**common)
+        for name, value in connection.options.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} is {value}; it must be a finite number")
     except ResidualError:
         raise
     except (ValueError, TypeError) as error:
         raise ResidualError(f"residual {connection.kind!r} at {site}: {error}") from error
     return residual
+
+
+def _part(where: str, residual: Any, num_hidden_layers: int) -> list[dict[str, Connection]]:
+    """``resolve`` for a part of the stack, which the one line names."""
+    try:
+        return resolve(residual, num_hidden_layers)
+    except ResidualError as error:
+        raise ResidualError(str(error).replace("residual", f"residual, {where}", 1)) from error
 
 
 def _repeat(kind: Any, options: dict[str, Any], count: int) -> list[dict[str, Connection]]:
@@ -230,7 +241,7 @@ def _from_sublayers(mapping: Mapping, num_hidden_layers: int) -> list[dict[str, 
             )
     if missing := [sublayer for sublayer in SUBLAYERS if sublayer not in mapping]:
         raise ResidualError(f"residual: {dict(mapping)!r} says nothing of {missing[0]!r}; name both sublayers")
-    columns = {sublayer: resolve(mapping[sublayer], num_hidden_layers) for sublayer in SUBLAYERS}
+    columns = {sublayer: _part(sublayer, mapping[sublayer], num_hidden_layers) for sublayer in SUBLAYERS}
     return [{s: columns[s][layer][s] for s in SUBLAYERS} for layer in range(num_hidden_layers)]
 
 
@@ -240,6 +251,8 @@ def _options(text: str | None, kind: str) -> dict[str, Any]:
         name, equals, value = part.partition("=")
         if not equals:
             raise ResidualError(f"residual: {kind}({text}): write options as name=value")
+        if name.strip() in options:
+            raise ResidualError(f"residual: {kind}({text}) gives {name.strip()!r} twice; once is allowed")
         options[name.strip()] = _literal(value.strip())
     return options
 

@@ -129,7 +129,7 @@ def orthogonal(s, h):
     return h + f - (f * h).sum(-1, keepdim=True) / (h * h).sum(-1, keepdim=True) * h
 
 
-def laurel(s, h, rank=16, mode="rw+lr", bound="softmax"):
+def laurel(s, h, rank=16, mode="rw+lr", bound="softmax", init=None):
     f, a, b = s.f(s.norm("norm", h)), 1, 1
     if "rw" in mode:
         a, b = sigmoid(s["weights"]) if bound == "sigmoid" else s["weights"].exp() / s["weights"].exp().sum()
@@ -185,5 +185,5 @@ OPTIONS = {
     "gru": {"norm": NORM},
     "gated": {"gate": st.sampled_from(["vector", "scalar"]), "data": st.booleans(), "init": st.floats(0.1, 0.9)},
     "laurel": {"rank": st.integers(1, 16), "mode": st.sampled_from(["rw", "lr", "rw+lr"]),
-               "bound": st.sampled_from(["softmax", "sigmoid"])},
+               "bound": st.sampled_from(["softmax", "sigmoid"]), "init": st.floats(0.1, 0.9)},
 }  # fmt: skip

@@ -42,6 +42,8 @@ def assert_everywhere(residual, name, value, depth=4, **options):
     ("gated(init=0.2, data=true)", "bias", math.log(0.2 / 0.8)),
     ("projection", "weight", torch.eye(16)),
     ("laurel(rank=3)", "up", 0.0),
+    ("laurel(bound=sigmoid, init=0.8)", "weights", [-math.log(4), math.log(4)]),
+    ("laurel", "weights", [-math.log(8) / 2, math.log(8) / 2]),  # a = 1/9, b = 8/9 at eight sites
     ("x0_mix", "a", 1.0),
     ("x0_mix", "b", 0.0),
     ("attn_res", "attend.query", 0.0),

@@ -41,7 +41,7 @@ def test_the_same_losses(train, one_process, flags, launcher):
     "residual",
     ["hyper", "hyper(dynamic=false)", "mhc", "mhc(head=learned)", "frac", "attn_res", "attn_res(block=4)",
      "denseformer", "unet", "unet(mode=concat)", "concat", "x0_mix", "siamese", "residual_dual", "two_lane", "momentum",
-     "reversible"],
+     "reversible", "laurel"],
 )  # fmt: skip
 def test_twelve_blocks_learn_the_embedded_corpus_with_the_default_recipe(train, residual):
     shape = "--model.hidden_size 64 --model.num_hidden_layers 12 --data.sequence_length 64 --data.tokenizer bpe:2048"
