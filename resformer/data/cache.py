@@ -18,11 +18,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from .config import DataConfig, DataError
+from .files import content_digest
 from .sources import Source, open_source
 from .spool import PIECE_BYTES, Span, Spool
 from .tokenizing import TokenizerRecipe
 
-FORMAT = 1  # raise it whenever the same words would give other tokens
+FORMAT = 2  # raise it whenever the same words would give other tokens
 
 
 def find_or_build(config: DataConfig, show_progress: bool) -> tuple[Path, dict[str, Any]]:
@@ -56,13 +57,18 @@ def find_or_build(config: DataConfig, show_progress: bool) -> tuple[Path, dict[s
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:
-    """What is known about a cached corpus, or None if it is not there whole."""
+    """What is known about a cached corpus, or None if it is not there, every byte as it was written."""
     try:
         facts = json.loads((folder / "facts.json").read_text())
-        whole = all((folder / name).stat().st_size == size for name, size in facts["bytes"].items())
-    except (OSError, ValueError, KeyError):
+        return facts if facts["sha256"] == _digests(folder) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return facts if whole else None
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file but facts.json."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "facts.json")
+    return {path.relative_to(folder).as_posix(): content_digest(path) for path in files}
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -97,6 +103,8 @@ def _build(
     folder: Path, source: Source, recipe: TokenizerRecipe, config: DataConfig, show_progress: bool
 ) -> dict[str, Any]:
     spool = Spool.write(source, folder / "spool", show_progress)
+    if open_source(config).identity != source.identity:
+        raise DataError(f"data.source {source.name!r} has changed while it was read; start again when it is at rest")
     if not spool.ends:
         raise DataError(f"data.source {source.name!r} is empty; give it some text")
     training, validation = spool.split(config.validation_fraction)
@@ -131,10 +139,9 @@ def _build(
         "fingerprint": fingerprint.hexdigest(),
         "dtype": dtype.name,
         "documents": len(spool.ends),
+        "empty_documents": spool.empty,
         "unigram_entropy": _entropy(histograms["train"]),
-        "bytes": {
-            name: (folder / name).stat().st_size for name in ("train.tokens", "validation.tokens", "validation.text")
-        },
+        "sha256": _digests(folder),
     }
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
     return facts

@@ -25,6 +25,8 @@ class Corpus:
     unigram_entropy: float
     """Nats per token of the training histogram: the loss of a model that knows frequencies and nothing else."""
     num_documents: int
+    num_empty_documents: int
+    """Left out: they hold no text."""
     folder: Path
     """The cache entry all this is read from."""
 
@@ -71,6 +73,7 @@ def load_corpus(config: DataConfig, show_progress: bool = False) -> Corpus:
         fingerprint=facts["fingerprint"],
         unigram_entropy=facts["unigram_entropy"],
         num_documents=facts["documents"],
+        num_empty_documents=facts["empty_documents"],
         folder=folder,
     )
     _check_length(config, corpus)

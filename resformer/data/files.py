@@ -28,10 +28,41 @@ def _open_zstandard(path: Path) -> IO[bytes]:
     return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))  # type: ignore[arg-type]
 
 
+class _Streams(io.RawIOBase):
+    """Compressed streams one after another, zeros between them left out. The standard library's own files take a
+    stream whose start is damaged for the end of the text, and say nothing."""
+
+    def __init__(self, path: Path, decompressor: Callable[[], Any]) -> None:
+        self.file, self.make, self.decompressor = path.open("rb"), decompressor, decompressor()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            data = b""
+            if self.decompressor.eof:
+                data = self.decompressor.unused_data.lstrip(b"\0")
+                while not data:
+                    if not (data := self.file.read(io.DEFAULT_BUFFER_SIZE)):
+                        return 0
+                    data = data.lstrip(b"\0")
+                self.decompressor = self.make()
+            elif self.decompressor.needs_input and not (data := self.file.read(io.DEFAULT_BUFFER_SIZE)):
+                raise EOFError("the file ends within a compressed stream")
+            if text := self.decompressor.decompress(data, len(buffer)):
+                buffer[: len(text)] = text
+                return len(text)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
 OPENERS: dict[str, Callable[[Path], Any]] = {
     ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
+    ".bz2": lambda path: io.BufferedReader(_Streams(path, bz2.BZ2Decompressor)),
+    ".xz": lambda path: io.BufferedReader(_Streams(path, lzma.LZMADecompressor)),
     ".zst": _open_zstandard,
 }
 ALLOWED = f"{' '.join(SUFFIXES)} (optionally {' '.join(OPENERS)})"
@@ -56,7 +87,7 @@ def content_digest(path: Path) -> str:
 
 
 def read_documents(path: Path, text_column: str) -> Iterator[str]:
-    """The documents of one file, in order, empty ones left out. Raises DataError naming the path."""
+    """The documents of one file, in order, empty ones too. Raises DataError naming the path."""
     kind = kind_of(path)
     try:
         if kind in TEXT_SUFFIXES:
@@ -66,9 +97,7 @@ def read_documents(path: Path, text_column: str) -> Iterator[str]:
             documents = _json_lines(path, text_column)
         else:
             documents = _table_rows(path, text_column, parquet=kind == ".parquet")
-        for document in documents:
-            if document:
-                yield document
+        yield from documents
     except _READING_ERRORS as error:
         raise DataError(
             f"{path} is corrupt, truncated or not what its name says ({first_line(error)}); write it again"

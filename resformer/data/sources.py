@@ -53,8 +53,7 @@ def _standard_library() -> Source:
                 text = decode_text(path.read_bytes(), str(path))
             except DataError:
                 continue  # a few files of some distributions are in old encodings
-            if text:
-                yield text
+            yield text
 
     return Source("stdlib", _identity(*(content_digest(path) for path in paths)), documents)
 
@@ -123,9 +122,7 @@ def _hub(source: str, text_column: str, streaming: bool) -> Source:
             with _offline_if_unreachable(local):
                 rows = datasets.load_dataset(location, name, split=split, streaming=streaming or local)
                 for number, row in enumerate(rows, start=1):
-                    text = text_of(row, text_column, f"{source} row {number}")
-                    if text:
-                        yield text
+                    yield text_of(row, text_column, f"{source} row {number}")
         except DataError:
             raise
         except Exception as error:  # a dataset may fail in any way that its builder or the network can

@@ -29,15 +29,19 @@ class Spool:
     ends: list[int] = field(default_factory=list)
     characters: list[int] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
+    empty: int = 0
 
     @classmethod
     def write(cls, source: Source, path: Path, show_progress: bool) -> Spool:
-        """Reads the source once. Documents are never empty."""
+        """Reads the source once. Empty documents are counted and left out."""
         spool = cls(path)
         position = 0
         bar = tqdm(desc="reading", unit="B", unit_scale=True, disable=not show_progress)
         with path.open("wb") as file, bar:
             for text in source.documents():
+                if not text:
+                    spool.empty += 1
+                    continue
                 data = text.encode("utf-8")
                 file.write(data)
                 position += len(data)

@@ -17,6 +17,7 @@ from .sources import hub_is_reachable
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<|unk|>"
 SMALLEST_BPE = 257  # every byte, and the end of text
+LONGEST_WORD = 1000
 
 
 class TokenizerRecipe:
@@ -112,7 +113,9 @@ def character_tokenizer(characters: Iterable[str]) -> PreTrainedTokenizerFast:
 def bpe_tokenizer(texts: Iterable[str], size: int, show_progress: bool = False) -> PreTrainedTokenizerFast:
     """Byte-level BPE of at most `size` tokens. Equal texts give equal tokenizers."""
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Training takes time in the square of a word's length: hours for a megabyte of digits or of blanks.
+    backend.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.FixedLength(length=LONGEST_WORD)])
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
@@ -122,6 +125,7 @@ def bpe_tokenizer(texts: Iterable[str], size: int, show_progress: bool = False) 
         show_progress=show_progress,
     )
     backend.train_from_iterator(texts, trainer)
+    backend.pre_tokenizer = words
     return _finish(backend)
 
 

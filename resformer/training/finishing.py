@@ -42,9 +42,10 @@ def show_page(folder: Path) -> None:
 
 def greet(config: RunConfig, model, corpus: Corpus, accelerator: Accelerator, resumed: Path | None) -> None:
     """Say what is about to be trained, on what."""
+    empty = f" ({corpus.num_empty_documents:,} empty ones left out)" if corpus.num_empty_documents else ""
     accelerator.print(
         f"model      {model.num_parameters():,} parameters, residual {config.model.residual!r}\n"  # type: ignore[attr-defined]
-        f"data       {config.data.source}: {corpus.num_documents:,} documents, {corpus.num_train_tokens:,} training "
+        f"data       {config.data.source}: {corpus.num_documents:,} documents{empty}, {corpus.num_train_tokens:,} training "
         f"tokens of {config.data.tokenizer}\n"
         f"device     {accelerator.device} x {accelerator.num_processes}, precision {accelerator.mixed_precision}\n"
         f"run        {config.run_dir}, seed {config.seed}" + (f", going on from {resumed}" if resumed else ""),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import torch._dynamo
+import torch._inductor.config
 from accelerate import Accelerator
 
 from ..data import Corpus, load_corpus
@@ -95,11 +96,13 @@ def prepare(accelerator: Accelerator, model, optimizers: list) -> tuple:
 
 
 def compile_blocks(model) -> None:
-    """Compile each block in place; blocks that differ only in depth share a graph.
+    """Compile each block in place; blocks that differ only in depth share a graph. Dropout draws the numbers that it
+    draws uncompiled.
 
     Where a connection's history grows with depth every block is another graph, which torch's limit must allow.
     """
     blocks = model.model.layers
+    torch._inductor.config.fallback_random = True
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, len(blocks) + 1)
     for block in blocks:
         block.compile()

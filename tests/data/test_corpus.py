@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resformer.data.cache
-from resformer.data import PackedTokens
+from resformer.data import DataError, PackedTokens
 from resformer.data.files import read_documents
 from resformer.data.sources import Source
 from resformer.data.spool import Spool
@@ -150,12 +151,29 @@ def test_the_fingerprint_follows_text_tokenizer_and_split_and_not_the_place(tmp_
     assert len(others) == 3 and first not in others
 
 
-def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["train.tokens", "validation.text", "tokenizer/tokenizer.json", "facts.json"])
+@pytest.mark.parametrize("damage", [lambda data: data[:-2], lambda data: data[:9] + bytes([data[9] ^ 1]) + data[10:]])
+def test_a_damaged_cache_is_made_again(tmp_path: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
+    first = corpus(tmp_path, text_file(tmp_path))
+    files = {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()}
+    (first.folder / name).write_bytes(damage(files[first.folder / name]))
+    assert corpus(tmp_path, tmp_path / "corpus.txt").fingerprint == first.fingerprint
+    assert {path: path.read_bytes() for path in files} == files
+
+
+def test_text_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = text_file(tmp_path)
-    first = corpus(tmp_path, path)
-    tokens = first.folder / "train.tokens"
-    tokens.write_bytes(tokens.read_bytes()[:-2])
-    assert corpus(tmp_path, path).num_train_tokens == first.num_train_tokens
+    real = Spool.write
+
+    def write(*arguments: object) -> Spool:
+        path.write_text(path.read_text() + "more")
+        return real(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match=r"corpus.txt' has changed while it was read"):
+        patch.setattr(Spool, "write", write)
+        corpus(tmp_path, path)
+    assert not [entry for entry in (tmp_path / "cache").iterdir() if entry.is_dir()]
+    assert corpus(tmp_path, path).num_documents == 1
 
 
 def test_an_interrupted_build_leaves_nothing_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

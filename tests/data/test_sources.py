@@ -73,8 +73,8 @@ def test_folders_and_globs_read_in_the_order_of_names(tmp_path: Path) -> None:
     for name in ("b.txt", "a/z.md", "a/c.txt", "ignored.png", ".hidden.txt", "empty.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("" if "empty" in name else name)
-    assert documents(tmp_path) == ["a/c.txt", "a/z.md", "b.txt"]
-    assert documents(tmp_path / "**" / "*.txt") == ["a/c.txt", "b.txt"]
+    assert documents(tmp_path) == ["a/c.txt", "a/z.md", "b.txt", ""]
+    assert documents(tmp_path / "**" / "*.txt") == ["a/c.txt", "b.txt", ""]
     assert documents(tmp_path / "a" / "*") == ["a/c.txt", "a/z.md"]
 
 

@@ -125,3 +125,20 @@ def test_other_micro_batches_are_refused_only_where_random_numbers_hang_on_them(
     with pytest.raises(ValueError, match=r"micro batches of 4 .*now they are of 2.*--train.micro_batch_size 4"):
         runs.here("wet", *options("adamw", 2, 0.1, False, 0))
     assert runs.here("wet", *options("adamw", 4, 0.1, False, 0)) == 0
+
+
+@pytest.mark.slow
+def test_compiled_or_not_dropout_draws_the_same_and_a_resume_is_exact(tmp_path, monkeypatch):
+    runs = Runs(tmp_path)
+    flags, compiled = (*options(SGD[0], 4, 0.1, False, 0), *SGD[1:]), ("--train.compile", "true")
+    assert runs.here("plain", *flags) == 0
+    assert runs.here("compiled", *flags, *compiled) == 0
+    for run, before, after in (("still", compiled, compiled), ("from-now-on", (), compiled)):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            dies_at(6, patch)
+            runs.here(run, *flags, *before)
+        assert runs.here(run, *flags, *after) == 0
+    assert differences(runs.folder / "compiled", runs.folder / "still") == []
+    for run in ("compiled", "from-now-on"):
+        for a, b in zip(runs.metrics("plain"), runs.metrics(run), strict=True):
+            assert a.get("loss", 0.0) == pytest.approx(b.get("loss", 0.0), rel=1e-6)

@@ -67,6 +67,27 @@ def test_a_split_run_goes_on_in_any_way(runs, flags, launcher):
         assert differences(runs.folder / "split", runs.folder / name) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["2", "4"])
+@pytest.mark.parametrize("more", [(), ("--train.compile", "true")], ids=["", "compiled"])
+def test_with_dropout_the_losses_of_one_process(runs, processes, more):
+    """SGD, whose steps are sums: what differs is their order alone."""
+    flags = (
+        "--model.residual", STACK, "--model.num_hidden_layers", "4", "--train.micro_batch_size", "2",
+        "--optimizer.name", "sgd", "--optimizer.learning_rate", "0.1",
+        "--model.hidden_dropout", "0.1", "--model.attention_dropout", "0.1",
+    )  # fmt: skip
+    if not (runs.folder / "whole-sgd").exists():
+        assert runs.outside("whole-sgd", *flags, launcher=ONE)[0] == 0
+    name = f"split-sgd-{processes}-{len(more)}"
+    code, _, err = runs.outside(name, *flags, *SPLIT, *more, launcher=(*LAUNCH, processes, "--multi_gpu"))
+    assert code == 0, err
+    for a, b in zip(runs.metrics("whole-sgd"), runs.metrics(name), strict=True):
+        assert a["step"] == b["step"]
+        for key in ("loss", "val_loss"):
+            assert a.get(key, 0.0) == pytest.approx(b.get(key, 0.0), rel=1e-6)
+
+
 def test_one_process_alone_is_refused(runs):
     code, _, err = runs.outside("alone", *FLAGS, *SPLIT)
     assert code == 2
