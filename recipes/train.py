@@ -83,6 +83,28 @@ def main(arguments: list[str] | None = None) -> int:
             folder, model, optimizers, corpus, progress, accelerator, train.keep_checkpoints, micro_batch_size
         )
 
+    def answer_nonfinite(loss: float, grad_norm: float) -> str:
+        """Skip, roll back or stop at a batch whose loss or gradient is not finite; its step was not taken."""
+        nonlocal progress, batches
+        action = nonfinite.answer(train, progress)
+        event = {"event": action, "batch": progress.batch, "finite_loss": math.isfinite(loss)}
+        if action == "skip":
+            progress.count_skip()
+            log(**event, **instruments.take(progress.step, loss, grad_norm))
+        elif action == "rollback":
+            restored = load(resuming.newest_whole(folder), model, optimizers)
+            progress = nonfinite.pass_over(failed=progress, restored=restored)
+            recorder.rewind(progress.metrics_lines, keep_events=True)
+            instruments.begin(progress.step, progress.extra_state.get("watch"))
+            instruments.watch.rollbacks = progress.rollbacks
+            log(**event)
+            batches = batches_from(progress)
+        else:
+            save()  # the state before this batch, and the lines before the one that follows
+            log(**event, **instruments.take(progress.step + 1, loss, grad_norm))
+            instruments.write()
+        return action
+
     status, val_loss, code = "completed", None, 0
     instruments.begin(progress.step, progress.extra_state.get("watch"))
     model.train()
@@ -105,31 +127,16 @@ def main(arguments: list[str] | None = None) -> int:
             )
         progress.seconds = time.perf_counter() - clock
 
-        action = "update" if updated else nonfinite.answer(train, progress)
-        event = {"event": action, "batch": progress.batch, "finite_loss": math.isfinite(loss)}
-        if action == "update":
+        if updated:
             progress.count_update(loss)
             seen = instruments.take(progress.step, loss, grad_norm)
             if progress.step % train.log_every == 0 or progress.step == train.max_steps or seen:
                 log(loss=loss, learning_rate=learning_rate, grad_norm=grad_norm, **seen)
-        elif action == "skip":
-            progress.count_skip()
-            log(**event, **instruments.take(progress.step, loss, grad_norm))
-        elif action == "rollback":
-            restored = load(resuming.newest_whole(folder), model, optimizers)
-            progress = nonfinite.pass_over(failed=progress, restored=restored)
-            recorder.rewind(progress.metrics_lines, keep_events=True)
-            instruments.begin(progress.step, progress.extra_state.get("watch"))
-            instruments.watch.rollbacks = progress.rollbacks
-            log(**event)
-            batches = batches_from(progress)
-            continue
-        else:
+        elif (action := answer_nonfinite(loss, grad_norm)) == "stop":
             status = "diverged"
-            save()  # the state before this batch, and the lines before the one that follows
-            log(**event, **instruments.take(progress.step + 1, loss, grad_norm))
-            instruments.write()
             break
+        elif action == "rollback":
+            continue
         recorder.advance(progress.step)
         if code := interruption.agreed(accelerator):
             status = "interrupted"

@@ -24,6 +24,7 @@ from .spool import PIECE_BYTES, Span, Spool
 from .tokenizing import TokenizerRecipe
 
 FORMAT = 2  # raise it whenever the same words would give other tokens
+CHECKSUMS = "checksums.json"
 
 
 def find_or_build(config: DataConfig, show_progress: bool) -> tuple[Path, dict[str, Any]]:
@@ -59,15 +60,15 @@ def find_or_build(config: DataConfig, show_progress: bool) -> tuple[Path, dict[s
 def read_facts(folder: Path) -> dict[str, Any] | None:
     """What is known about a cached corpus, or None if it is not there, every byte as it was written."""
     try:
-        facts = json.loads((folder / "facts.json").read_text())
-        return facts if facts["sha256"] == _digests(folder) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        whole = json.loads((folder / CHECKSUMS).read_text()) == _digests(folder)
+        return json.loads((folder / "facts.json").read_text()) if whole else None
+    except (OSError, ValueError):
         return None
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file but facts.json."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "facts.json")
+    """The SHA-256 of every file but the one that holds them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
     return {path.relative_to(folder).as_posix(): content_digest(path) for path in files}
 
 
@@ -141,9 +142,9 @@ def _build(
         "documents": len(spool.ends),
         "empty_documents": spool.empty,
         "unigram_entropy": _entropy(histograms["train"]),
-        "sha256": _digests(folder),
     }
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
+    (folder / CHECKSUMS).write_text(json.dumps(_digests(folder), indent=1))
     return facts
 
 

@@ -12,6 +12,7 @@ import yaml
 
 
 def write_atomically(path: Path, text: str) -> None:
+    """Raises OSError, naming ``path``, if it cannot be written; what stood there stays."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         with open(temporary, "w", encoding="utf-8") as file:
@@ -19,8 +20,10 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -45,8 +45,8 @@ def greet(config: RunConfig, model, corpus: Corpus, accelerator: Accelerator, re
     empty = f" ({corpus.num_empty_documents:,} empty ones left out)" if corpus.num_empty_documents else ""
     accelerator.print(
         f"model      {model.num_parameters():,} parameters, residual {config.model.residual!r}\n"  # type: ignore[attr-defined]
-        f"data       {config.data.source}: {corpus.num_documents:,} documents{empty}, {corpus.num_train_tokens:,} training "
-        f"tokens of {config.data.tokenizer}\n"
+        f"data       {config.data.source}: {corpus.num_documents:,} documents{empty}, "
+        f"{corpus.num_train_tokens:,} training tokens of {config.data.tokenizer}\n"
         f"device     {accelerator.device} x {accelerator.num_processes}, precision {accelerator.mixed_precision}\n"
         f"run        {config.run_dir}, seed {config.seed}" + (f", going on from {resumed}" if resumed else ""),
         flush=True,

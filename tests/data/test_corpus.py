@@ -151,7 +151,9 @@ def test_the_fingerprint_follows_text_tokenizer_and_split_and_not_the_place(tmp_
     assert len(others) == 3 and first not in others
 
 
-@pytest.mark.parametrize("name", ["train.tokens", "validation.text", "tokenizer/tokenizer.json", "facts.json"])
+@pytest.mark.parametrize(
+    "name", ["train.tokens", "validation.text", "tokenizer/tokenizer.json", "facts.json", "checksums.json"]
+)
 @pytest.mark.parametrize("damage", [lambda data: data[:-2], lambda data: data[:9] + bytes([data[9] ^ 1]) + data[10:]])
 def test_a_damaged_cache_is_made_again(tmp_path: Path, name: str, damage: Callable[[bytes], bytes]) -> None:
     first = corpus(tmp_path, text_file(tmp_path))

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from torch.utils._pytree import tree_leaves
@@ -117,6 +118,8 @@ def differences(one: Path, two: Path) -> list[str]:
             same = values[0] == values[1]
         elif name == "metrics.jsonl":
             same = read_metrics(one) == read_metrics(two)
+        elif name == "layers.parquet":
+            same = pandas.read_parquet(a).equals(pandas.read_parquet(b))
         else:
             continue
         if not same:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from run_helpers import Runs, differences
 
+from resformer.training.integrity import damage
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Runs:
@@ -26,14 +28,17 @@ def unfinished(finished, tmp_path):
 
 
 def flip(path, offset: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[offset] ^= 1
-    path.write_bytes(data)
+    path.write_bytes(flipped(path.read_bytes(), offset))
+
+
+def flipped(data: bytes, offset: int) -> bytes:
+    changed = bytearray(data)
+    changed[offset] ^= 1
+    return bytes(changed)
 
 
 @pytest.mark.parametrize(
-    ("name", "offset"),
-    [("model.safetensors", -1), ("optimizers.pt", 5000), ("trainer_state.json", 12), ("checksums.json", 30)],
+    ("name", "offset"), [("model.safetensors", -1), ("optimizers.pt", 5000), ("checksums.json", 30)]
 )
 def test_a_flipped_byte_is_named_and_the_checkpoint_before_is_used(finished, unfinished, name, offset, capsys):
     flip(unfinished / "checkpoints/step-00000008" / name, offset)
@@ -46,7 +51,26 @@ def test_a_flipped_byte_is_named_and_the_checkpoint_before_is_used(finished, unf
     assert differences(finished.folder / "whole", unfinished) == []
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizers.pt", "trainer_state.json", "checksums.json"])
+def test_every_file_of_a_checkpoint_is_watched_from_its_first_byte_to_its_last(unfinished):
+    path = unfinished / "checkpoints/step-00000008"
+    files = [file for file in path.rglob("*") if file.is_file()]
+    assert {"config.json", "tokenizer.json", "modeling_resformer.py"} < {file.name for file in files}
+    for file in files:
+        whole = file.read_bytes()
+        for data in (*(flipped(whole, at) for at in (0, len(whole) // 2, -1)), whole[:-1], whole + b" ", b""):
+            file.write_bytes(data)
+            found = damage(path)
+            if file.name == "checksums.json" and data.strip() == whole.strip():
+                continue  # blanks behind the JSON
+            assert found, (file, len(data))
+            assert file.relative_to(path).as_posix() in found or file.name == "checksums.json"
+        file.unlink()
+        assert damage(path) == f"{file.relative_to(path).as_posix()} is missing"
+        file.write_bytes(whole)
+    assert damage(path) is None
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "checksums.json"])
 def test_a_missing_file_is_named_and_the_checkpoint_before_is_used(finished, unfinished, name, capsys):
     (unfinished / "checkpoints/step-00000008" / name).unlink()
     assert finished.here(unfinished.name) == 0

@@ -1,5 +1,6 @@
 """A full disk, no permission, a folder that is gone: one clear line, exit code 2, the last checkpoint whole."""
 
+import errno
 import os
 import resource
 import subprocess
@@ -9,6 +10,7 @@ import time
 import pytest
 from run_helpers import Runs, differences
 
+from resformer.training import finishing
 from resformer.training.checkpoints import checkpoints
 from resformer.training.integrity import damage
 
@@ -86,6 +88,24 @@ def test_a_file_that_cannot_grow(tmp_path):
     one_line(err, "cannot save", "step-00000008", "newest checkpoint is step-00000004, whole")
     assert damage(checkpoint) is None
     assert runs.here("full", *flags, "8") == 0
+    assert differences(tmp_path / "whole", tmp_path / "full") == []
+
+
+@pytest.mark.parametrize("writes", ["save_model", "write_json"])
+def test_no_room_for_what_a_finished_run_leaves(tmp_path, monkeypatch, writes):
+    runs, flags = Runs(tmp_path), ("--train.max_steps", "4")
+    assert runs.here("whole", *flags) == 0
+
+    def full(place, *rest):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device") as error:
+        patch.setattr(finishing, writes, full)
+        runs.here("full", *flags)
+    assert str(tmp_path / "full" / {"save_model": "model", "write_json": "summary.json"}[writes]) in str(error.value)
+    assert damage(tmp_path / "full" / "checkpoints" / "step-00000004") is None
+    assert not list((tmp_path / "full").glob(".*.tmp-*"))
+    assert runs.here("full", *flags) == 0
     assert differences(tmp_path / "whole", tmp_path / "full") == []
 
 
