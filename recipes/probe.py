@@ -18,7 +18,7 @@ from resformer import ResformerForCausalLM
 from resformer.data import load_corpus
 from resformer.report.charts import save
 from resformer.report.probe_figures import FIGURES
-from resformer.report.run_page import write_page
+from resformer.report.run_page import figure, write_page
 from resformer.stability.curvature import curvature
 from resformer.stability.landscape import landscape
 from resformer.stability.layouts import layout
@@ -106,6 +106,16 @@ def shown(probe: str, table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=["seed"]).set_index(["depth", "dtype"])
 
 
+def conditions(probe: str, target: Target, arguments, batch) -> str:
+    """What a figure's caption says of how it was made."""
+    of = f"{arguments.target}, {target.model.num_parameters():,} parameters"
+    if probe == "init":
+        return f"{of}; without training, width {arguments.width}, {arguments.seeds} seed(s) from {arguments.seed}; CPU"
+    sequences, time = batch["input_ids"].shape
+    source = arguments.source or (target.data or {}).get("source")
+    return f"{of}; {sequences} held-out sequences of {time} tokens of {source}; seed {arguments.seed}; float32, CPU"
+
+
 def main() -> int:
     parser = ArgumentParser(prog="probe.py", description="Probe a checkpoint or a configuration.", exit_on_error=False)
     add = parser.add_argument
@@ -162,9 +172,9 @@ def main() -> int:
         table = RUN[name](target, arguments, batch)
         table.to_parquet(out / f"{name}.parquet")
         chart = FIGURES[name](table)
-        save(chart, out, name)
-        write_page(out / f"{name}.html", f"{name}: {arguments.target}", f'<figure><div id="{name}"></div></figure>',
-                   {name: chart.to_dict()})  # fmt: skip
+        caption = conditions(name, target, arguments, batch)
+        save(chart, out, name, caption)
+        write_page(out / f"{name}.html", f"{name}: {arguments.target}", figure(name, caption), {name: chart.to_dict()})
         print(f"\n{name}")
         print(shown(name, table).to_string(float_format=lambda value: f"{value:.4g}", na_rep=""))
         print(f"in {out}/{name}.parquet, .html, .svg, .png")
