@@ -164,7 +164,10 @@ def main() -> int:
     batch = None
     if set(probes) != {"init"}:
         data = target.data_config(arguments.source, arguments.sequence_length)
-        batch = probe_batch(load_corpus(data), arguments.sequences)
+        corpus = load_corpus(data)
+        batch = probe_batch(corpus, arguments.sequences)
+        torch.manual_seed(arguments.seed)
+        target.fit(corpus)
     out = Path(arguments.out) if arguments.out else target.out
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(arguments.seed)
