@@ -109,12 +109,13 @@ def updates(run: RunFiles) -> Chart | None:
     parts: list = [left]
     moved = run.whole("accumulated_update")
     moved = positive(moved[moved.step > 0])
-    for frame, title, width in ((moved, "accumulated model update", WIDTH),
-                                (moved[moved.step <= FIRST], f"its first {FIRST} steps", WIDTH // 2)):  # fmt: skip
-        if not frame.empty:
-            y = alt.Y("value:Q", title="RMS of F(x; now) - F(x; start)")
-            at = x if frame is moved else alt.X("step:Q", title="optimiser step", scale=alt.Scale(domain=[0, FIRST]))
-            parts.append(sized(banded(frame, at, y, color=alt.value(COLOURS[0])), [title], width=width))
+    title = alt.Y("value:Q", title="RMS of F(x; now) - F(x; start)")
+    if not moved.empty:
+        parts.append(sized(banded(moved, x, title, color=alt.value(COLOURS[0])), ["accumulated model update"]))
+    if not moved.empty and moved.step.min() <= FIRST < moved.step.max():
+        early = alt.X("step:Q", title="optimiser step", scale=alt.Scale(domain=[0, FIRST]))
+        lines = banded(moved[moved.step <= FIRST], early, title, color=alt.value(COLOURS[0]))
+        parts.append(sized(lines, [f"its first {FIRST} steps"], width=WIDTH // 2))
     return alt.hconcat(*parts)
 
 

@@ -53,7 +53,7 @@ def stream_heatmap(run: RunFiles) -> Chart | None:
     )  # fmt: skip
     last = ", ".join(f"{row.fit} R2 {row.value:.2f}" for row in fits[fits.step == fits.step.max()].itertuples())
     below = sized(strip, [f"growth of RMS^2 over depth, at the end {last}"], height=60)
-    return alt.vconcat(heat, below).resolve_scale(x="shared", color="independent")
+    return alt.vconcat(heat, below).resolve_scale(x="shared", color="independent", strokeDash="independent")
 
 
 def contour(frame: pd.DataFrame, times: float) -> pd.DataFrame:
@@ -78,7 +78,9 @@ def _growth(run: RunFiles) -> pd.DataFrame:
 
 def internals(run: RunFiles) -> Chart | None:
     """F12: gates, scales, weights over depth and gains of stream mixing, each over depth and time."""
-    inside = run.layers[run.layers.metric.str.startswith(("internal.", "mixing_gain.", "composite_gain."))]
+    inside = run.layers[
+        run.layers.metric.str.startswith(("internal.", "mixing_gain.", "composite_gain.", "stream_rms_ratio"))
+    ]
     inside = inside[inside.depth.notna()]
     if inside.empty:
         return None

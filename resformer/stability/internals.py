@@ -18,6 +18,7 @@ from .seam import NORMS
 
 LARGEST = 4096
 LISTED = 64
+GATES = ("gate", "carry")
 
 
 @singledispatch
@@ -129,7 +130,7 @@ def numbers(found: dict[str, torch.Tensor], width: int) -> dict[str, torch.Tenso
     """Scalars of named tensors, as ``name``, ``name[3]``, ``name.mean``, ...
 
     Activations ``[batch, time, ...]`` with few entries for each token are listed by their mean over tokens, others get
-    mean and deviation; what lies in [0, 1] also the share below 0.05 or above 0.95 (``saturated``). Parameters are
+    mean and deviation, and gates also the share below 0.05 or above 0.95 (``saturated``). Parameters are
     listed where they are few, or else get mean, deviation, smallest and largest.
 
     Args:
@@ -150,6 +151,6 @@ def numbers(found: dict[str, torch.Tensor], width: int) -> dict[str, torch.Tenso
             scalars |= {f"{name}.mean": tensor.mean(), f"{name}.std": tensor.std(correction=0)}
             if not activation:
                 scalars |= {f"{name}.min": tensor.min(), f"{name}.max": tensor.max()}
-        if activation and name != "mixing" and bool(((tensor >= 0) & (tensor <= 1)).all()):
+        if activation and name in GATES:
             scalars[f"{name}.saturated"] = ((tensor < 0.05) | (tensor > 0.95)).float().mean()
     return scalars
