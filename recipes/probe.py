@@ -172,7 +172,13 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(arguments.seed)
     for name in probes:
-        table = RUN[name](target, arguments, batch)
+        try:
+            table = RUN[name](target, arguments, batch)
+        except ValueError as error:
+            if arguments.probes:
+                raise
+            print(f"\n{name} left out: {error}")
+            continue
         table.to_parquet(out / f"{name}.parquet")
         chart = FIGURES[name](table)
         caption = conditions(name, target, arguments, batch)

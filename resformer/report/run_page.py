@@ -45,15 +45,19 @@ def write_run_page(folder: Path, static: bool = False) -> Path:
     return _write(read_run(folder), f"Run {folder.resolve().name}", static)
 
 
-def write_pooled_page(folders: list[Path], out: Path) -> Path:
-    """Write ``out``/report.html and figures of several seeds of one configuration: medians, and their range as a band.
+def write_pooled_page(folders: list[Path], out: Path, static: bool = True) -> Path:
+    """Write ``out``/report.html of several seeds of one configuration: medians, and their range as a band.
+
+    Args:
+        folders: of the runs.
+        static: as in ``write_run_page``.
 
     Raises:
         ValueError: as ``write_run_page``, and if the runs differ in more than their seeds.
     """
+    run = pool([read_run(folder) for folder in folders], out)
     out.mkdir(parents=True, exist_ok=True)
-    runs = [read_run(folder) for folder in folders]
-    return _write(pool(runs, out), f"{len(runs)} runs: {', '.join(folder.resolve().name for folder in folders)}", True)
+    return _write(run, f"{len(folders)} runs: {', '.join(folder.resolve().name for folder in folders)}", static)
 
 
 def _write(run: RunFiles, title: str, static: bool) -> Path:
