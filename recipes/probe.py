@@ -103,14 +103,16 @@ def shown(probe: str, table: pd.DataFrame) -> pd.DataFrame:
         return table[table.kind == "line"][["a", "loss"]].iloc[::2].set_index("a")
     if probe == "reuse":
         return table.groupby("reader")[["reach", "entropy"]].first()
-    return table.drop(columns=["seed"]).set_index(["depth", "dtype"])
+    of_seeds = table.drop(columns=["seed"]).groupby(["depth", "dtype"])
+    return of_seeds.median(numeric_only=True).assign(finite=of_seeds.finite.all())
 
 
 def conditions(probe: str, target: Target, arguments, batch) -> str:
     """What a figure's caption says of how it was made."""
-    of = f"{arguments.target}, {target.model.num_parameters():,} parameters"
     if probe == "init":
-        return f"{of}; without training, width {arguments.width}, {arguments.seeds} seed(s) from {arguments.seed}; CPU"
+        return (f"{arguments.target}; without training, width {arguments.width}, {arguments.seeds} seed(s) from "
+                f"{arguments.seed}; CPU")  # fmt: skip
+    of = f"{arguments.target}, {target.model.num_parameters():,} parameters"
     sequences, time = batch["input_ids"].shape
     source = arguments.source or (target.data or {}).get("source")
     return f"{of}; {sequences} held-out sequences of {time} tokens of {source}; seed {arguments.seed}; float32, CPU"

@@ -19,7 +19,7 @@ def init_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
     band = pd.DataFrame({"depth": depths, "low": np.sqrt(1 + depths / 2), "high": np.sqrt(1 + 3 * depths / 2)})
     first = table[table.depth == table.depth.min()].weight_last.median()
     slope = pd.DataFrame({"depth": depths, "value": first * (depths / depths[0]) ** -0.5})
-    x = alt.X("depth:Q", scale=alt.Scale(type="log"), title="blocks (log)")
+    x = alt.X("depth:Q", scale=alt.Scale(type="log", nice=False), title="blocks (log)")
     bounds = (
         alt.Chart(band)
         .mark_area(opacity=0.15, color="#666666")
@@ -41,6 +41,7 @@ def init_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
         frame = table.assign(value=table[name].where(np.isfinite(table[name]))).dropna(subset=["value"])
         groups = frame.groupby(["depth", "dtype"], as_index=False).value
         seeds = groups.median().assign(low=groups.min().value, high=groups.max().value)
+        seeds = seeds.sort_values("dtype", ascending=False)  # dashes above the whole line
         lines = banded(seeds if table.seed.nunique() > 1 else seeds.drop(columns=["low", "high"]), x,
                        alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)), log=log,
                        **styled("dtype:N", sorted(table.dtype.unique(), reverse=True), [5, 1]))  # fmt: skip
@@ -101,7 +102,9 @@ def landscape_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
     table = table[np.isfinite(table.loss)]
     line = table[(table.kind == "line")]
     curve = alt.Chart(line).mark_line(point=True, color=COLOURS[0])
-    curve = curve.encode(x=alt.X("a:Q", title="along d1"), y=alt.Y("loss:Q", title="nats per token"))
+    curve = curve.encode(
+        x=alt.X("a:Q", title="along d1"), y=alt.Y("loss:Q", title="nats per token", scale=alt.Scale(zero=False))
+    )
     parts: list = [curve.properties(width=WIDTH, height=WIDTH, title="Filter-normalised slice of the loss")]
     if not gone.empty:
         marks = alt.Chart(gone[gone.kind == "line"]).mark_rule(color=FAILED).encode(x="a:Q")
@@ -110,15 +113,16 @@ def landscape_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
     if not plane.empty:
         step = float(np.diff(np.sort(plane.a.unique())).min())
         cells = plane.assign(a2=plane.a + step / 2, b2=plane.b + step / 2, a=plane.a - step / 2, b=plane.b - step / 2)
-        colour = alt.Color("loss:Q", title="nats", scale=alt.Scale(scheme="viridis"))
+        scale = alt.Scale(scheme="viridis", domain=[plane.loss.min(), plane.loss.max()])
+        colour = alt.Color("loss:Q", title="nats", scale=scale)
         flat = alt.Chart(cells).mark_rect().encode(x=alt.X("a:Q", title="d1"), x2="a2:Q",
                                                    y=alt.Y("b:Q", title="d2"), y2="b2:Q", color=colour)  # fmt: skip
         parts.append(flat.properties(width=WIDTH, height=WIDTH, title="over a plane"))
-        parts.append(_surface(plane, colour))
+        parts.append(_surface(plane, scale))
     return alt.hconcat(*parts)
 
 
-def _surface(plane: pd.DataFrame, colour: alt.Color) -> alt.Chart:
+def _surface(plane: pd.DataFrame, scale: alt.Scale) -> alt.Chart:
     """Squares seen from a corner above, drawn from the back to the front."""
     grid = plane.pivot_table(index="b", columns="a", values="loss")
     height = (grid - grid.min().min()) / max(1e-12, float(grid.max().max() - grid.min().min()))
@@ -138,7 +142,7 @@ def _surface(plane: pd.DataFrame, colour: alt.Color) -> alt.Chart:
         .encode(
             x=alt.X("x:Q", axis=None),
             y=alt.Y("y:Q", scale=alt.Scale(zero=False), axis=None),
-            fill=alt.Fill("loss:Q", title="nats", scale=alt.Scale(scheme="viridis")),
+            fill=alt.Fill("loss:Q", legend=None, scale=scale),
             detail="cell:N",
             order="order:O",
         )
