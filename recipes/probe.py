@@ -18,7 +18,7 @@ from resformer import ResformerForCausalLM
 from resformer.data import load_corpus
 from resformer.report.charts import save
 from resformer.report.probe_figures import FIGURES
-from resformer.report.run_page import write_page
+from resformer.report.run_page import figure, write_page
 from resformer.stability.curvature import curvature
 from resformer.stability.landscape import landscape
 from resformer.stability.layouts import layout
@@ -103,7 +103,19 @@ def shown(probe: str, table: pd.DataFrame) -> pd.DataFrame:
         return table[table.kind == "line"][["a", "loss"]].iloc[::2].set_index("a")
     if probe == "reuse":
         return table.groupby("reader")[["reach", "entropy"]].first()
-    return table.drop(columns=["seed"]).set_index(["depth", "dtype"])
+    of_seeds = table.drop(columns=["seed"]).groupby(["depth", "dtype"])
+    return of_seeds.median(numeric_only=True).assign(finite=of_seeds.finite.all())
+
+
+def conditions(probe: str, target: Target, arguments, batch) -> str:
+    """What a figure's caption says of how it was made."""
+    if probe == "init":
+        return (f"{arguments.target}; without training, width {arguments.width}, {arguments.seeds} seed(s) from "
+                f"{arguments.seed}; CPU")  # fmt: skip
+    of = f"{arguments.target}, {target.model.num_parameters():,} parameters"
+    sequences, time = batch["input_ids"].shape
+    source = arguments.source or (target.data or {}).get("source")
+    return f"{of}; {sequences} held-out sequences of {time} tokens of {source}; seed {arguments.seed}; float32, CPU"
 
 
 def main() -> int:
@@ -154,17 +166,26 @@ def main() -> int:
     batch = None
     if set(probes) != {"init"}:
         data = target.data_config(arguments.source, arguments.sequence_length)
-        batch = probe_batch(load_corpus(data), arguments.sequences)
+        corpus = load_corpus(data)
+        batch = probe_batch(corpus, arguments.sequences)
+        torch.manual_seed(arguments.seed)
+        target.fit(corpus)
     out = Path(arguments.out) if arguments.out else target.out
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(arguments.seed)
     for name in probes:
-        table = RUN[name](target, arguments, batch)
+        try:
+            table = RUN[name](target, arguments, batch)
+        except ValueError as error:
+            if arguments.probes:
+                raise
+            print(f"\n{name} left out: {error}")
+            continue
         table.to_parquet(out / f"{name}.parquet")
         chart = FIGURES[name](table)
-        save(chart, out, name)
-        write_page(out / f"{name}.html", f"{name}: {arguments.target}", f'<figure><div id="{name}"></div></figure>',
-                   {name: chart.to_dict()})  # fmt: skip
+        caption = conditions(name, target, arguments, batch)
+        save(chart, out, name, caption)
+        write_page(out / f"{name}.html", f"{name}: {arguments.target}", figure(name, caption), {name: chart.to_dict()})
         print(f"\n{name}")
         print(shown(name, table).to_string(float_format=lambda value: f"{value:.4g}", na_rep=""))
         print(f"in {out}/{name}.parquet, .html, .svg, .png")

@@ -1,5 +1,6 @@
 """What all figures share: colours that the colour-blind can tell apart, and every format a paper or page asks for."""
 
+import textwrap
 from pathlib import Path
 
 import altair as alt
@@ -15,8 +16,12 @@ def colours(names: list[str]) -> alt.Scale:
     return alt.Scale(domain=names, range=[COLOURS[i % len(COLOURS)] for i in range(len(names))])
 
 
-def save(chart: alt.TopLevelMixin, folder: Path, name: str) -> list[Path]:
-    """Write the figure as SVG, PNG (twice the size, for print) and PDF, without any network."""
+def save(chart: alt.TopLevelMixin, folder: Path, name: str, caption: str = "") -> list[Path]:
+    """Write the figure with its caption as SVG, PNG (twice the size, for print) and PDF, without any network."""
+    if caption:
+        lines = textwrap.wrap(caption, 110)
+        below = alt.TitleParams(lines, orient="bottom", anchor="start", fontWeight="normal", fontSize=10, offset=12)
+        chart = alt.vconcat(chart, title=below)  # type: ignore[arg-type]
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.{ending}" for ending in FORMATS]
     for file in files:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -24,6 +25,7 @@ class RunFiles:
         metrics: metrics.jsonl.
         summary: summary.json, empty while the run is under way.
         config: config.yaml.
+        members: the runs that were pooled into this one; empty for a single run.
     """
 
     folder: Path
@@ -31,6 +33,7 @@ class RunFiles:
     metrics: pd.DataFrame
     summary: dict[str, Any]
     config: dict[str, Any]
+    members: tuple[RunFiles, ...] = ()
 
     def of(self, *metrics: str) -> pd.DataFrame:
         """Rows of sites, of these metrics."""
@@ -78,3 +81,37 @@ def with_depth(layers: pd.DataFrame) -> pd.DataFrame:
     for column in ("depth", "site"):
         found.loc[inside, column] = found.layer[inside].map(parallel[column])
     return found
+
+
+def pool(runs: list[RunFiles], folder: Path) -> RunFiles:
+    """Seeds of one configuration as one run: ``value`` of ``layers`` is the median, and ``low`` and ``high`` beside it
+    are the ends of their range; not a number where any of them has no finite value, so that a failure shows.
+
+    Raises:
+        ValueError: if the runs differ in more than their seeds and folders.
+    """
+    for run in runs[1:]:
+        for group in ("model", "data", "optimizer", "schedule", "train"):
+            if run.config.get(group) != runs[0].config.get(group):
+                raise ValueError(
+                    f"{run.folder} and {runs[0].folder} differ in {group}.*; pool runs that differ in their seeds alone"
+                )
+    layers = pd.concat([run.layers for run in runs])
+    found = layers.value.where(np.isfinite(layers.value))
+    keys = ["step", "layer", "sublayer", "metric", "depth", "site"]
+    groups = layers.assign(value=found, gone=found.isna()).groupby(keys, dropna=False, sort=False)
+    pooled = groups.agg(value=("value", "median"), low=("value", "min"), high=("value", "max"), gone=("gone", "any"))
+    pooled.loc[pooled.gone, "value"] = np.nan
+    metrics = pd.concat([run.metrics for run in runs])
+    spikes = {
+        of: [event for run in runs for event in run.summary.get("spikes", {}).get(of, [])]
+        for of in ("loss", "grad_norm", "not_finite")
+    }
+    return RunFiles(
+        folder,
+        pooled.drop(columns="gone").reset_index(),
+        metrics,
+        runs[0].summary | {"spikes": spikes},
+        runs[0].config,
+        tuple(runs),
+    )

@@ -6,11 +6,12 @@ import html
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import vl_convert
 
 from .charts import save
-from .run_data import RunFiles, read_run
+from .run_data import RunFiles, pool, read_run
 from .run_figures import figures
 
 _STYLE = """
@@ -41,14 +42,31 @@ def write_run_page(folder: Path, static: bool = False) -> Path:
     Raises:
         ValueError: if ``folder`` is no run's, or its recorder was off.
     """
-    run = read_run(folder)
-    charts = figures(run)
+    return _write(read_run(folder), f"Run {folder.resolve().name}", static)
+
+
+def write_pooled_page(folders: list[Path], out: Path, static: bool = True) -> Path:
+    """Write ``out``/report.html of several seeds of one configuration: medians, and their range as a band.
+
+    Args:
+        folders: of the runs.
+        static: as in ``write_run_page``.
+
+    Raises:
+        ValueError: as ``write_run_page``, and if the runs differ in more than their seeds.
+    """
+    run = pool([read_run(folder) for folder in folders], out)
+    out.mkdir(parents=True, exist_ok=True)
+    return _write(run, f"{len(folders)} runs: {', '.join(folder.resolve().name for folder in folders)}", static)
+
+
+def _write(run: RunFiles, title: str, static: bool) -> Path:
+    charts, caption = figures(run), _caption(run)
     if static:
         for name, chart in charts.items():
-            save(chart, folder / "figures", name)
-    page = folder / "report.html"
-    title = f"Run {folder.resolve().name}"
-    body = _banner(run) + _facts(run) + "".join(_figure(name, _caption(run)) for name in charts)
+            save(chart, run.folder / "figures", name, caption)
+    page = run.folder / "report.html"
+    body = _banner(run) + _facts(run) + "".join(figure(name, caption) for name in charts)
     write_page(page, title, body, {name: chart.to_dict() for name, chart in charts.items()})
     return page
 
@@ -75,23 +93,46 @@ def write_page(file: Path, title: str, body: str, specs: dict[str, dict]) -> Non
         raise
 
 
-def _figure(name: str, caption: str) -> str:
+def figure(name: str, caption: str) -> str:
     return f'<figure><div id="{name}"></div><figcaption>{html.escape(caption)}</figcaption></figure>\n'
 
 
 def _banner(run: RunFiles) -> str:
-    state = run.summary.get("end_state")
-    if state in ("stuck", "degraded", "diverged"):
-        step = run.summary.get("divergence_step")
-        since = "" if step is None else f" from step {step} on"
-        return f'<p class="failed"><b>This run ended {html.escape(state)}{since}.</b></p>\n'
-    return "" if run.summary else "<p>This run has not ended: everything below may still change.</p>\n"
+    lines = []
+    for one in run.members or (run,):
+        who = f"Run {one.folder.resolve().name}" if run.members else "This run"
+        state = one.summary.get("end_state")
+        if state in ("stuck", "degraded", "diverged"):
+            step = one.summary.get("divergence_step")
+            since = "" if step is None else f" from step {step} on"
+            lines.append(f'<p class="failed"><b>{html.escape(f"{who} ended {state}{since}")}.</b></p>\n')
+        if below := _last(one, "gradients_below_eps"):
+            share = f"{100 * below:.0f} % of the tensors that AdamW moves"
+            lines.append(f'<p class="failed">{html.escape(who)}: at the last look the gradient of {share} had an RMS '
+                         "under ten times its eps: their updates freeze.</p>\n")  # fmt: skip
+        if not one.summary:
+            lines.append(f"<p>{html.escape(who)} has not ended: everything below may still change.</p>\n")
+    return "".join(lines)
+
+
+def _last(run: RunFiles, metric: str) -> float | None:
+    found = run.whole(metric)
+    return None if found.empty else float(found.sort_values("step").value.iloc[-1])
 
 
 def _facts(run: RunFiles) -> str:
+    """Of several runs, what is not the same is said of each."""
+    each = [_facts_of(one) for one in run.members or (run,) if one.summary]
+    names = each[0] if each else ()
+    facts = {name: list(dict.fromkeys(str(one[name]) for one in each if one[name] is not None)) for name in names}
+    rows = "".join(f"<dt>{name}</dt><dd>{html.escape('; '.join(of))}</dd>" for name, of in facts.items() if of)
+    return f"<dl>{rows}</dl>\n" if rows else ""
+
+
+def _facts_of(run: RunFiles) -> dict[str, Any]:
     summary = run.summary
     spikes = summary.get("spikes", {})
-    facts = {
+    return {
         "residual": json.dumps(run.config.get("model", {}).get("residual")),
         "end state": summary.get("end_state") or summary.get("status"),
         "held-out loss": _number(summary.get("val_loss"), "nats per token"),
@@ -102,8 +143,6 @@ def _facts(run: RunFiles) -> str:
         "data": f"{summary.get('data_source')} ({summary.get('data_fingerprint')})",
         "code": summary.get("git_commit"),
     }
-    rows = "".join(f"<dt>{k}</dt><dd>{html.escape(str(v))}</dd>" for k, v in facts.items() if v is not None)
-    return f"<dl>{rows}</dl>\n" if summary else ""
 
 
 def _number(value: float | None, unit: str) -> str | None:
@@ -112,9 +151,11 @@ def _number(value: float | None, unit: str) -> str | None:
 
 def _caption(run: RunFiles) -> str:
     optimizer, summary = run.config.get("optimizer", {}), run.summary
-    seeds = summary.get("seeds", {})
+    runs = run.members or (run,)
+    seeds = ", ".join(str(one.summary.get("seeds", {}).get("init", "?")) for one in runs)
+    number = f"{len(runs)} runs, seeds {seeds}: median and range" if run.members else f"1 run, seed {seeds}"
     return (
-        f"1 run, seed {seeds.get('init', '?')}; {summary.get('tokens', 0):,} tokens; {optimizer.get('name')}, peak "
+        f"{number}; {summary.get('tokens', 0):,} tokens; {optimizer.get('name')}, peak "
         f"learning rate {optimizer.get('learning_rate')}, {run.config.get('schedule', {}).get('name')}; "
         f"{summary.get('device', 'device not known')}. Statistics of the stream: held-out probe batch, float32."
     )

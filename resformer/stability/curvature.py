@@ -23,14 +23,18 @@ from .seam import measurable
 ADAPTIVE_EDGE = 38.0
 """``(2 + 2 b1) / (1 - b1)`` at b1 = 0.9: Cohen et al. 2022, arXiv:2207.14484."""
 
+TRACE_VECTORS = 16
+
 
 @dataclass(frozen=True)
 class Curvature:
-    """Attributes: lambda_max of H and of P^-1 H, and learning rates: 2 / lambda_max, 38 / lambda_max(P^-1 H), and the
-    largest at which one step (of gradient descent; of P^-1 g) still lowers the loss, to an eighth of a decade."""
+    """Attributes: lambda_max of H and of P^-1 H, an estimate of the trace of H, and learning rates: 2 / lambda_max,
+    38 / lambda_max(P^-1 H), and the largest at which one step (of gradient descent; of P^-1 g) still lowers the loss,
+    to an eighth of a decade."""
 
     sharpness: float
     preconditioned_sharpness: float
+    trace: float
     edge: float
     adaptive_edge: float
     critical_learning_rate: float
@@ -66,6 +70,13 @@ def largest_eigenvalue(operator: LinearOperator, seed: int = 0, tolerance: float
         raise ValueError(f"curvature: the largest eigenvalue cannot be found ({error}); is the loss finite?") from error
 
 
+def hessian_trace(operator: LinearOperator, seed: int = 0, vectors: int = TRACE_VECTORS) -> float:
+    """Hutchinson 1989: the mean of ``v^T H v`` over random vectors of signs."""
+    random = np.random.default_rng(seed)
+    signs = (random.choice([-1.0, 1.0], operator.shape[0]) for _ in range(vectors))
+    return float(np.mean([v @ operator.matvec(v) for v in signs]))
+
+
 def second_moment(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Mean square of the gradients of single sequences: what an adaptive optimiser's v would be here, were it fresh."""
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -90,7 +101,8 @@ def curvature(
             mean square of the gradients of the batch's sequences.
     """
     preconditioner = (second_moment(model, batch) if v is None else v).sqrt() + eps
-    sharpness = largest_eigenvalue(hessian_operator(model, batch), seed)
+    hessian = hessian_operator(model, batch)
+    sharpness, trace = largest_eigenvalue(hessian, seed), hessian_trace(hessian, seed)
     preconditioned = largest_eigenvalue(hessian_operator(model, batch, preconditioner.rsqrt()), seed)
     parameters = [p for p in model.parameters() if p.requires_grad]
     with measurable(model):
@@ -98,6 +110,7 @@ def curvature(
     return Curvature(
         sharpness,
         preconditioned,
+        trace,
         2 / sharpness if sharpness > 0 else math.inf,
         ADAPTIVE_EDGE / preconditioned if preconditioned > 0 else math.inf,
         critical_learning_rate(model, batch, gradient),

@@ -90,6 +90,10 @@ class StabilityWatch:
         """Share of the steps whose gradient was clipped."""
         return self.clipped / self.steps if self.max_grad_norm and self.steps else None
 
+    def clip_coefficient(self, grad_norm: float) -> float | None:
+        """What clipping multiplies a gradient of this norm by, at most 1."""
+        return min(1.0, self.max_grad_norm / grad_norm) if self.max_grad_norm and grad_norm > 0 else None
+
     def summary(self, val_loss: float | None, unigram_entropy: float, best: float | None = None) -> dict[str, Any]:
         """What summary.json says of stability.
 

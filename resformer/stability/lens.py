@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .layouts import block_streams, cross_entropy, layout, read_out
 from .measure import Batch
+from .representation import anisotropy, effective_rank, linear_cka
 from .rows import Row
 
 
@@ -17,7 +21,8 @@ def lens(model: nn.Module, batch: Batch) -> list[Row]:
 
     Returns:
         ``lens_loss`` (nats per token) and ``lens_kl``, the divergence KL(final || here) in nats, after each block, and
-        of layer -1 before the first. Blocks whose stream is of another width than the last are left out.
+        of layer -1 before the first. Blocks whose stream is of another width than the last are left out. Of each stream
+        ``effective_rank``, ``anisotropy`` (of several sequences) and ``cka``, its likeness to the one before.
     """
     layout(model)
     streams, logits = block_streams(model, batch)
@@ -27,7 +32,7 @@ def lens(model: nn.Module, batch: Batch) -> list[Row]:
             "and curvature take it"
         )
     final = logits.float().log_softmax(-1)
-    rows: list[Row] = []
+    rows = [*_held(streams)]
     for layer, stream in enumerate(streams, -1):
         if stream.shape != streams[-1].shape:
             continue
@@ -36,3 +41,12 @@ def lens(model: nn.Module, batch: Batch) -> list[Row]:
         rows.append((layer, "block", "lens_loss", cross_entropy(here, batch).item()))
         rows.append((layer, "block", "lens_kl", divergence.item()))
     return rows
+
+
+def _held(streams: list[torch.Tensor]) -> Iterator[Row]:
+    for layer, stream in enumerate(streams, -1):
+        yield layer, "block", "effective_rank", effective_rank(stream).item()
+        if len(stream) > 1:
+            yield layer, "block", "anisotropy", anisotropy(stream).item()
+    for layer, (before, after) in enumerate(itertools.pairwise(streams)):
+        yield layer, "block", "cka", linear_cka(before, after).item()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
@@ -27,7 +27,9 @@ def lesion(model: nn.Module, batch: Batch) -> list[Row]:
 
     Returns:
         ``lesion_increase`` (nats per token) of each branch, ``angular_distance`` and ``block_influence`` (one minus the
-        cosine, Men et al. 2024, arXiv:2403.03853) of each block under sublayer ``block``, and for the whole model
+        cosine, Men et al. 2024, arXiv:2403.03853) of each block under sublayer ``block``, there too ``above_increase``,
+        what the loss loses without any branch above the block (-1: without all; where little is lost, short paths carry
+        the model, Veit et al. 2016, arXiv:1605.06431), and for the whole model
         ``probe_loss``, ``lesion_sum`` (all increases) and ``useful_share``: of the branches whose loss would be missed
         by 0.01 nat or more.
     """
@@ -47,6 +49,11 @@ def lesion(model: nn.Module, batch: Batch) -> list[Row]:
             rows.append((layer, "block", "angular_distance", angular_distance(before, after).item()))
             cosine = torch.nn.functional.cosine_similarity(before.float(), after.float(), dim=-1).mean()
             rows.append((layer, "block", "block_influence", 1 - cosine.item()))
+    with measurable(model), ExitStack() as off:
+        for layer in reversed(range(len(where.blocks))):
+            for name in where.branches:
+                off.enter_context(without(where.blocks[layer], name))
+            rows.append((layer - 1, "block", "above_increase", loss_of(model, batch).item() - whole))
     sums = {"probe_loss": whole, "lesion_sum": total, "useful_share": useful}
     return [*rows, *((WHOLE, "model", metric, value) for metric, value in sums.items())]
 

@@ -17,9 +17,9 @@ from torch import nn
 from .attention import watching_attention
 from .internals import internals, numbers
 from .linears import Calls, LinearStart, add_coordinates, add_gradient_noise, linear_start, watching_linears
-from .rows import WHOLE, Row, Rows, place_of, square_sums, tensor_class
+from .rows import WHOLE, Row, Rows, place_of, ratio, square_sums, tensor_class
 from .seam import SiteView, measurable, run, watching
-from .signal import STREAM, amax_gain, angular_distance, cosine, rms
+from .signal import STREAM, amax_gain, angular_distance, cosine, growth_fits, rms, stream_rms_ratio
 
 Batch = dict[str, torch.Tensor]
 
@@ -127,9 +127,13 @@ def _sites(rows: Rows, views: list[SiteView]) -> None:
             rows.add(*place, "branch_ratio", rms(view.written) / rms(view.before))
             if view.written.shape == view.before.shape:
                 rows.add(*place, "branch_cosine", cosine(view.written, view.before))
+            # The other canonical view, where a site reads something else than the stream.
+            if view.reads is not None and view.reads is not view.before and view.reads.shape == view.written.shape:
+                rows.add(*place, "branch_read_ratio", rms(view.written) / rms(view.reads))
+                rows.add(*place, "branch_read_cosine", cosine(view.written, view.reads))
         for name, given in view.norm_inputs.items():
             rows.add(*place, f"norm_input_rms.{name}", rms(given))
-        found = internals(view.connection, view.state)
+        found = internals(view.connection, view.state, view.written)
         for name, value in numbers(found, view.after.shape[-1]).items():
             rows.add(*place, f"internal.{name}", value)
         mixing = found.get("mixing")
@@ -137,9 +141,13 @@ def _sites(rows: Rows, views: list[SiteView]) -> None:
             composite = None
         if mixing is not None:
             composite = mixing if composite is None else mixing @ composite
+            rows.add(*place, "stream_rms_ratio", stream_rms_ratio(view.state))
             for label, matrix in (("mixing", mixing), ("composite", composite)):
                 for name, value in amax_gain(matrix).items():
                     rows.add(*place, f"{label}_gain.{name}", value)
+    sizes = [rms(views[0].before), *(rms(view.after) for view in views)]
+    for fit, value in growth_fits(torch.stack(sizes)).items():
+        rows.add(WHOLE, "model", f"stream_growth_{fit}_r2", value, optional=True)
     rows.add(WHOLE, "model", "growth_exponent", _growth_exponent(views, rms(views[0].before), rms(views[-1].after)))
 
 
@@ -190,8 +198,10 @@ def _gradients(rows: Rows, model: nn.Module, views: list[SiteView], calls: Calls
             growth = _growth_exponent(views, rms(at_start[0]), rms(of_stream))
             rows.add(WHOLE, "model", "gradient_growth_exponent", growth)
     sums = dict(zip(gradients, square_sums(list(gradients.values())), strict=True))
-    rows.add_pooled("gradient_norm", model, {name: part.reshape(1) for name, part in sums.items()}, torch.sqrt)
-    for name, gradient in gradients.items():
-        if gradient.ndim >= 2:
-            rows.add(*place_of(name), f"gradient_rms.{tensor_class(name)}", rms(gradient))
+    parts = {name: torch.stack([part, part.new_tensor(gradients[name].numel())]) for name, part in sums.items()}
+    rows.add_pooled("gradient_norm", model, parts, lambda square, count: square.sqrt(), vectors=True)
+    rows.add_pooled("gradient_rms", model, parts, lambda square, count: (square / count).sqrt(), vectors=True)
+    down = [part for name, part in sums.items() if name.endswith(".mlp.down_proj.weight")]
+    if len(down) > 1:
+        rows.add(WHOLE, "model", "gradient_first_last_ratio", ratio(down[0], down[-1]).sqrt(), optional=True)
     add_gradient_noise(rows, model, calls, of_outputs, sequences=len(views[0].before))

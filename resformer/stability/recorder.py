@@ -19,7 +19,7 @@ from .table import LayerTable
 
 SCALARS = (
     "probe_loss", "accumulated_update", "one_step_update", "gradient_norm", "gradient_snr", "update_to_weight",
-    "update_gradient_cosine", "log_z_mean", "log_z_max", "logit_mean",
+    "update_gradient_cosine", "gradients_below_eps", "log_z_mean", "log_z_max", "logit_mean",
 )  # fmt: skip
 """Metrics of the whole model that also stand in metrics.jsonl."""
 EVERY_STEP = ("train_loss", "train_gradient_norm")
@@ -105,8 +105,12 @@ class Instruments:
         if self.table is not None:
             values = zip(EVERY_STEP, (loss, grad_norm), strict=True)
             self.table.append(step, [(WHOLE, "model", metric, value) for metric, value in values])
+            if (coefficient := self.watch.clip_coefficient(grad_norm)) is not None:
+                self.table.append(step, [(WHOLE, "model", "clip_coefficient", coefficient)])
         if self.table is not None and self.optimizers is not None:
-            self.table.append(step, self.optimizers.rows())
+            rows = self.optimizers.rows()
+            self.table.append(step, rows)
+            self._scalars(rows)
         found, self.scalars = self.scalars, {}
         return found | ({"spike": 1.0} if spike else {})
 
@@ -116,10 +120,13 @@ class Instruments:
         rows = [*measure(self.model, self.batch, self.start, before), *more]
         self.table.append(step, rows)
         self.table.write_if_grown()
-        whole = {metric: value for layer, sublayer, metric, value in rows if sublayer == "model" and layer == WHOLE}
-        self.scalars = {f"layers/{name}": whole[name] for name in SCALARS if name in whole}
+        self._scalars(rows)
         if self.track is not None:
             self.track(step, tracked(rows))
+
+    def _scalars(self, rows: Sequence[Row]) -> None:
+        whole = {metric: value for layer, _, metric, value in rows if layer == WHOLE}
+        self.scalars |= {f"layers/{name}": whole[name] for name in SCALARS if name in whole}
 
     def write(self) -> None:
         """Put everything up to now on the disk; at each checkpoint and at the end."""

@@ -42,6 +42,7 @@ class Rows:
         parts: dict[str, torch.Tensor],
         combine: Callable[..., torch.Tensor],
         optional: bool = False,
+        vectors: bool = False,
     ) -> None:
         """A metric that is a function of sums over elements: of each matrix (as ``metric.class``), of all parameters of
         each site, and of all of the model.
@@ -50,6 +51,7 @@ class Rows:
             parts: by name of a parameter, its sums ``[n]``.
             combine: of n sums, each ``[places]``.
             optional: as in ``add``.
+            vectors: also of each vector (norms, gates, biases), as of each matrix.
         """
         if not parts:
             return
@@ -58,7 +60,7 @@ class Rows:
         for i, name in enumerate(parts):
             place = place_of(name)
             wheres = [(*place, metric), (WHOLE, "model", metric)]
-            if model.get_parameter(name).ndim >= 2:
+            if vectors or model.get_parameter(name).ndim >= 2:
                 wheres.append((*place, f"{metric}.{tensor_class(name)}"))
             of_group += [groups.setdefault(where, len(groups)) for where in wheres]
             of_part += [i] * len(wheres)

@@ -69,6 +69,23 @@ def massive_activations(x: torch.Tensor) -> torch.Tensor:
     return ((size > MASSIVE) & (size > MASSIVE_RATIO * size.median())).sum().float()
 
 
+def growth_fits(values: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of the stream's RMS ``[depth]``: share of the variance (R squared) of ``RMS^2 ~ a + b depth`` (``linear``) and of
+    ``log RMS^2 ~ a + c depth`` (``exponential``) that the fit explains; not a number where nothing varies."""
+    squares = precise(values).square()
+    depth = torch.arange(len(squares), device=squares.device, dtype=squares.dtype)
+    found = {}
+    for name, y in (("linear", squares), ("exponential", squares.log())):
+        found[name] = torch.corrcoef(torch.stack([depth, y]))[0, 1].square() if len(y) > 2 else y.new_tensor(math.nan)
+    return found
+
+
+def stream_rms_ratio(streams: torch.Tensor) -> torch.Tensor:
+    """Largest over smallest RMS of several streams ``[batch, time, streams, hidden]``; 1 where all are alike."""
+    each = precise(streams).square().mean((0, 1, 3)).sqrt()
+    return each.amax() / each.amin().clamp(min=1e-30)
+
+
 def amax_gain(mixing: torch.Tensor) -> dict[str, torch.Tensor]:
     """How much a stream mixing ``[..., to, from]`` can amplify and attenuate, mean over the leading dimensions.
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .rows import Row, Rows, place_of, ratio, square_sums, tensor_class
+from .rows import WHOLE, Row, Rows, place_of, ratio, square_sums, tensor_class
 from .signal import precise, rms
 
 Tensors = dict[str, torch.Tensor]
+
+SMALL = 10
+"""Times eps of AdamW, under which the RMS of a gradient is lost beside it."""
 
 
 def snapshot(model: nn.Module) -> Tensors:
@@ -63,12 +66,13 @@ class OptimizerWatch:
         self.everything = False
         self.gradients: Tensors = {}
         self.staleness: Tensors = {}
+        self.small: list[torch.Tensor] = []
         for optimizer in optimizers:
             optimizer.register_step_post_hook(self._note)
 
     def expect(self, everything: bool) -> None:
         """Before a step: whether all parameters are to be listened to, or the token embedding alone."""
-        self.everything, self.gradients, self.staleness = everything, {}, {}
+        self.everything, self.gradients, self.staleness, self.small = everything, {}, {}, []
 
     @torch.no_grad()
     def _note(self, optimizer: torch.optim.Optimizer, arguments, named) -> None:
@@ -79,14 +83,20 @@ class OptimizerWatch:
                 name, state = self.names[parameter], optimizer.state[parameter]
                 if self.everything:
                     self.gradients[name] = parameter.grad
+                if self.everything and "exp_avg_sq" in state:
+                    self.small.append(rms(parameter.grad) < SMALL * group["eps"])
                 if "exp_avg_sq" in state:
                     self.staleness[name] = second_moment_staleness(
                         parameter.grad, state["exp_avg_sq"], state["step"], group["betas"][1], group["eps"]
                     )
 
     def rows(self) -> list[Row]:
-        """``rms_t.class`` of what AdamW moved in the last step: of the token embedding always, of all if asked."""
+        """Of what AdamW moved in the last step: ``rms_t.class``, of the token embedding always, of all if asked; and if
+        asked ``gradients_below_eps``, the share of its parameters whose gradient has an RMS under ten times its eps:
+        above 0 is an alarm, for such updates freeze. Wortsman et al. 2023, arXiv:2309.14322, section 3.4."""
         rows = Rows()
+        if self.small:
+            rows.add(WHOLE, "model", "gradients_below_eps", torch.stack(self.small).double().mean())
         for name, value in self.staleness.items():
             rows.add(*place_of(name), f"rms_t.{tensor_class(name)}", value)
         return rows.finish()

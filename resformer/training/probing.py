@@ -11,13 +11,14 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from ..data import DataConfig
+from ..data import Corpus, DataConfig
 from ..model import ResformerConfig, ResformerForCausalLM
 from .checkpoints import OPTIMIZERS
-from .config import parse_arguments
+from .config import RunConfig, parse_arguments
 from .integrity import CHECKSUMS, damage
 from .optimizers import build_optimizers
 from .resuming import newest_whole, read_yaml
+from .setup import model_config
 
 _VOCABULARY = 256
 """Of an untrained model for the init probe, where no tokenizer says."""
@@ -26,14 +27,14 @@ _VOCABULARY = 256
 @dataclass
 class Target:
     """Attributes: the model in float32; where its results go; the folder with its tokenizer, if any; the ``data.*`` of
-    its run, if any; whether it is a configuration and has seen no training; the run it belongs to, if any; the
+    its run, if any; the configuration that it is, if it has seen no training; the run it belongs to, if any; the
     checkpoint of these weights that holds its optimisers' states, if any."""
 
     model: PreTrainedModel
     out: Path
     tokenizer: Path | None
     data: dict[str, Any] | None
-    untrained: bool = False
+    untrained: RunConfig | None = None
     run: Path | None = None
     checkpoint: Path | None = None
 
@@ -57,6 +58,22 @@ class Target:
         if any(parameter not in found for parameter in wanted):
             return None
         return torch.cat([found[parameter].reshape(-1) for parameter in wanted])
+
+    def fit(self, corpus: Corpus) -> None:
+        """Give a model that has seen no training the vocabulary of the text.
+
+        Raises:
+            ValueError: if a trained model's vocabulary is smaller than the text's.
+        """
+        known = self.model.config.vocab_size
+        if self.untrained is not None:
+            self.model = ResformerForCausalLM(model_config(self.untrained, corpus)).eval()
+        elif corpus.vocab_size > known:
+            why = "its tokenizer is not beside its weights" if self.tokenizer is None else "its tokenizer is another's"
+            raise ValueError(
+                f"the text has tokens up to {corpus.vocab_size - 1} and the model a vocabulary of {known}: {why}; save "
+                "its own there with save_pretrained"
+            )
 
     def data_config(self, source: str | None, sequence_length: int | None) -> DataConfig:
         """The text of the probe batch: the run's own, or ``source``.
@@ -140,4 +157,4 @@ def _untrained(path: Path, seed: int) -> Target:
     torch.manual_seed(seed)
     model = ResformerForCausalLM(config.model_config(vocab_size=_VOCABULARY)).eval()
     data = dataclasses.asdict(config.data)
-    return Target(model, Path("runs") / "probes" / path.stem, None, data, untrained=True)
+    return Target(model, Path("runs") / "probes" / path.stem, None, data, untrained=config)

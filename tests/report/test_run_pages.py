@@ -8,9 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from resformer.report.run_data import read_run
-from resformer.report.run_figures import figures
-from resformer.report.run_page import write_run_page
+from resformer.report.run_charts import cells
+from resformer.report.run_data import pool, read_run
+from resformer.report.run_figures import figures, noise_scale
+from resformer.report.run_heatmaps import contour
+from resformer.report.run_page import write_pooled_page, write_run_page
 
 PROGRAM = str(Path(__file__).parents[2] / "recipes" / "report.py")
 STEPS = (0, 50, 100, 150)
@@ -33,7 +35,9 @@ def write_run(folder, end_state="ok", broken=False):
                            "coordinate_weights.q_proj": step + depth, "coordinate_weights.k_proj": step + depth + 2,
                            "coordinate_inputs.q_proj": 7.0, "gradient_snr": 0.3}  # fmt: skip
             rows += [(step, *site, metric, value) for metric, value in values.items()]
-        whole = {"accumulated_update": 0.01 * step, "log_z_mean": 5.0, "log_z_max": 6.0}
+        whole = {"accumulated_update": 0.01 * step, "log_z_mean": 5.0, "log_z_max": 6.0,
+                 "stream_growth_linear_r2": 0.9, "stream_growth_exponential_r2": 0.7,
+                 "gradient_noise_trace": 8.0, "gradient_noise_signal": step - 40.0}  # fmt: skip
         rows += [(step, -1, "model", metric, value) for metric, value in whole.items()]
     rows += [(step, -1, "model", "train_loss", 5.0 - step / 100) for step in range(1, 151)]
     folder.mkdir()
@@ -71,8 +75,58 @@ def test_the_heat_map_shows_every_cell_of_the_table(tmp_path):
         assert row["log"] == pytest.approx(math.log10((depth + 1) * (step + 1)))
         assert row["times"] == pytest.approx(step + 1)
         assert row["until"] == step + 50
-    # 1 + 4d + 4d^2 is not linear: the title says how good the fits are.
-    assert "linear in depth R2 0.9" in json.dumps(figures(run)["stream_rms"].to_dict())
+    assert "linear R2 0.90, exponential R2 0.70" in json.dumps(figures(run)["stream_rms"].to_dict())
+
+
+def test_contours_run_between_what_has_grown_so_far_and_what_has_not(tmp_path):
+    """The stream is step + 1 times its start at every depth: all pass 10 and 60 at once."""
+    run = read_run(write_run(tmp_path / "run"))
+    frame = cells(run.of("stream_rms"), run.steps)
+    frame["times"] = frame.step + 1.0
+    for times, first in ((10, 50), (60, 100)):
+        edges = contour(frame, times)
+        assert set(map(tuple, edges.to_numpy())) == {(first, depth, first, depth + 1) for depth in range(5)}
+    frame.loc[frame.depth >= 2, "times"] = 1.0
+    assert (50, 2, 100, 2) in set(map(tuple, contour(frame, 10).to_numpy()))
+
+
+def test_the_noise_scale_divides_averages(tmp_path):
+    found = noise_scale(read_run(write_run(tmp_path / "run"))).set_index("step").value
+    weights = [0.7**3, 0.7**2, 0.7, 1.0]
+    signal = sum(w * s for w, s in zip(weights, (-40, 10, 60, 110), strict=True)) / sum(weights)
+    assert found[150] == pytest.approx(8 / signal)
+
+
+def test_seeds_are_pooled_to_their_median_and_range_and_a_failed_one_shows(tmp_path):
+    runs = [write_run(tmp_path / f"seed-{i}") for i in range(3)]
+    for i, folder in enumerate(runs):
+        layers = pd.read_parquet(folder / "layers.parquet")
+        layers.loc[layers.metric == "branch_ratio", "value"] = [0.2, 0.3, 0.7][i]
+        layers.to_parquet(folder / "layers.parquet")
+    run = pool([read_run(folder) for folder in runs], tmp_path)
+    assert set(run.of("branch_ratio")[["value", "low", "high"]].itertuples(index=False, name=None)) == {(0.3, 0.2, 0.7)}
+    assert any(row.get("low") == 0.2 for row in data_of(figures(run)["branches"]))
+    runs.append(write_run(tmp_path / "seed-3", end_state="diverged", broken=True))
+    page = write_pooled_page(runs, tmp_path / "all", static=False).read_text()
+    assert "Run seed-3 ended diverged from step 140 on" in page
+    assert "4 runs" in page
+    failed = [
+        row for row in data_of(figures(pool([read_run(f) for f in runs], tmp_path))["stream_rms"]) if "log" not in row
+    ]
+    assert {row["depth"] for row in failed if "above" in row} == set(range(5))
+    (runs[0] / "config.yaml").write_text("optimizer: {learning_rate: 1.0}")
+    with pytest.raises(ValueError, match="differ in optimizer") as error:
+        runpy.run_path(PROGRAM)["main"]([*map(str, runs), "--pooled", str(tmp_path / "all")])
+    assert "\n" not in str(error.value)
+
+
+def test_gradients_lost_beside_eps_are_an_alarm(tmp_path):
+    folder = write_run(tmp_path / "run")
+    assert "tensors that AdamW moves" not in write_run_page(folder).read_text()
+    layers = pd.read_parquet(folder / "layers.parquet")
+    row = pd.DataFrame([(150, -1, "model", "gradients_below_eps", 0.25)], columns=layers.columns)
+    pd.concat([layers, row]).to_parquet(folder / "layers.parquet")
+    assert "25 % of the tensors" in write_run_page(folder).read_text()
 
 
 def test_gradient_flow_prints_the_slope(tmp_path):
@@ -98,6 +152,7 @@ def test_every_figure_is_there_and_draws(tmp_path):
         assert f'id="{name}"' in page.read_text()
         for ending in ("svg", "png", "pdf"):
             assert (folder / "figures" / f"{name}.{ending}").stat().st_size > 500
+        assert "held-out probe batch" in (folder / "figures" / f"{name}.svg").read_text()  # how they were made
 
 
 def test_a_failed_run_is_visible(tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from resformer.stability.endstate import END_STATES, StabilityWatch
 
@@ -98,3 +99,12 @@ def test_a_run_that_did_not_get_there_has_no_end_state():
 def test_clip_rate_is_the_share_of_clipped_steps():
     assert watched(descent(4), [0.5, 1.5, 2.0, 1.0]).clip_rate == 0.5
     assert StabilityWatch(0.0).clip_rate is None
+
+
+def test_the_clip_coefficient_is_what_torch_multiplies_by():
+    for length in (0.5, 4.0):
+        weight = torch.nn.Parameter(torch.zeros(4))
+        weight.grad = torch.full((4,), length / 2)
+        norm = float(torch.nn.utils.clip_grad_norm_([weight], 1.0))
+        assert StabilityWatch(1.0).clip_coefficient(norm) == pytest.approx(weight.grad.norm().item() / length, rel=1e-5)
+    assert StabilityWatch(0.0).clip_coefficient(3.0) is None

@@ -5,9 +5,12 @@ import math
 
 import pytest
 import torch
+from scipy.stats import linregress
 from stability_helpers import batch, build, by_hand
+from torch.nn.functional import linear
 
 from resformer.model.specification import KINDS
+from resformer.stability.internals import internals
 from resformer.stability.measure import measure, measure_start
 from resformer.stability.rows import place_of, tensor_class, wide
 from resformer.stability.seam import connections
@@ -44,6 +47,13 @@ def test_every_metric_of_pre_norm_against_the_formula_written_out():
     assert rows[1, "mlp", "weight_rms.down_proj"] == pytest.approx(rms(model.model.layers[1].mlp.down_proj.weight))
     assert rows[-1, "embedding", "weight_rms.embed_tokens"] == pytest.approx(rms(model.model.embed_tokens.weight))
     assert rows[1, "mlp", "gradient_rms.down_proj"] == pytest.approx(rms(down), rel=1e-4)
+    gain = model.model.layers[1].mlp_residual.norm.weight.grad
+    assert rows[1, "mlp", "gradient_norm.residual.norm.weight"] == pytest.approx(gain.norm().item(), rel=1e-4)
+    first, last = (model.model.layers[i].mlp.down_proj.weight.grad.norm().item() for i in (0, 2))
+    assert rows[-1, "model", "gradient_first_last_ratio"] == pytest.approx(first / last, rel=1e-4)
+    fit = linregress(range(7), [rms(x) ** 2 for x in streams])
+    assert rows[-1, "model", "stream_growth_linear_r2"] == pytest.approx(fit.rvalue**2, rel=1e-4)
+    assert not any(metric.startswith("branch_read") for *_, metric in rows)  # it reads the stream itself
     everything = torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item()
     assert rows[-1, "model", "gradient_norm"] == pytest.approx(everything, rel=1e-4)
     growth = (rms(streams[-1]) / rms(streams[0])) ** (1 / 3)
@@ -180,6 +190,55 @@ def test_internals_of_gates_scales_and_dense_weights():
     dense = model.model.layers[1].mlp_residual.a
     assert [rows[1, "mlp", f"internal.a[{j}]"] for j in range(2)] == pytest.approx(dense.tolist())
     assert rows[2, "attention", "internal.a"] == pytest.approx(model.model.layers[2].attention_residual.a.item())
+
+
+@pytest.mark.parametrize("gate", ["input", "output", "highway", "sigtanh", "gru", "cell"])
+def test_the_gate_that_is_shown_makes_the_stream_that_leaves(gate):
+    connection = connections(build("gru" if gate == "cell" else f"gtrxl(gate={gate})"))[2]
+    h, f = (torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    g = internals(connection, h, f)["gate"]
+    if gate == "cell":
+        cell = connection.cell
+        of_f, of_h = (
+            linear(f, cell.weight_ih, cell.bias_ih).chunk(3, -1),
+            linear(h, cell.weight_hh, cell.bias_hh).chunk(3, -1),
+        )
+        candidate = torch.tanh(of_f[2] + torch.sigmoid(of_f[0] + of_h[0]) * of_h[2])
+        expected = (1 - g) * candidate + g * h
+    else:
+        y, w = torch.relu(f), connection.w
+        r = torch.sigmoid(linear(y, connection.w_r) + linear(h, connection.u_r)) if gate == "gru" else 0
+        expected = {
+            "input": lambda: g * h + y,
+            "output": lambda: h + g * y,
+            "highway": lambda: g * h + (1 - g) * y,
+            "sigtanh": lambda: h + g * torch.tanh(linear(y, connection.u)),
+            "gru": lambda: (1 - g) * h + g * torch.tanh(linear(y, w) + linear(r * h, connection.u)),
+        }[gate]()
+    torch.testing.assert_close(connection(h, lambda read: f), expected)
+
+
+def test_constants_and_bounded_weights_are_shown_as_they_act():
+    rows = wide(measure(build("deepnorm*1,granite(multiplier=0.3)*1,laurel*1", noise=0.2), batch()))
+    assert rows[0, "mlp", "internal.alpha"] == pytest.approx(6**0.25)
+    assert rows[1, "mlp", "internal.b"] == pytest.approx(0.3)
+    assert rows[2, "mlp", "internal.a"] + rows[2, "mlp", "internal.b"] == pytest.approx(1)
+    gates = wide(measure(build("gated(gate=scalar, data=true)"), batch()))
+    assert {"internal.gate.mean", "internal.gate.std", "internal.gate.saturated"} <= {metric for *_, metric in gates}
+
+
+def test_streams_are_seen_as_they_are_read_and_as_they_are_collapsed():
+    model, inputs = build("hyper(n=2, dynamic=false)"), batch()
+    with torch.no_grad():
+        embedded = model.model.embed_tokens(inputs["input_ids"])
+        first = model.model.layers[0].attention_residual
+        read = (first.alpha[:, :1].T @ embedded.unsqueeze(-2).expand(-1, -1, 2, -1)).squeeze(-2)
+    rows = wide(measure(model, inputs))
+    size = lambda x: x.double().square().mean().sqrt().item()  # noqa: E731
+    ratio = rows[0, "attention", "branch_rms"] / size(read)
+    assert rows[0, "attention", "branch_read_ratio"] == pytest.approx(ratio, rel=1e-4)
+    assert rows[0, "attention", "stream_rms_ratio"] == pytest.approx(1)
+    assert rows[2, "mlp", "stream_rms_ratio"] > 1.001
 
 
 def test_composite_gain_of_stream_mixing_is_the_product_of_the_matrices():

@@ -1,5 +1,6 @@
 """recipes/probe.py as a person calls it: files, tables, and one line for every mistake."""
 
+import math
 import runpy
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ def saved(tmp_path_factory):
     theirs.resize_token_embeddings(corpus.vocab_size)
     theirs.save_pretrained(folder / "theirs")
     corpus.tokenizer.save_pretrained(folder / "theirs")
+    llama().save_pretrained(folder / "wordless")
     return folder
 
 
@@ -67,6 +69,19 @@ def test_a_configuration_is_probed_before_training(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "probes" / "mine" / "init.svg").exists()
 
 
+def test_a_configuration_takes_other_probes_on_its_own_text(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(saved / "cache"))
+    model = "model: {residual: pre, hidden_size: 16, num_hidden_layers: 2}\n"
+    Path("mine.yaml").write_text(
+        f"{model}data: {{source: {saved / 'text.txt'}, tokenizer: 'bpe:300', sequence_length: 16}}"
+    )
+    assert probe("mine.yaml", "--probes", "lens", "--sequences", 2) == 0
+    found = pd.read_parquet(tmp_path / "runs" / "probes" / "mine" / "lens.parquet")
+    loss = found[(found.metric == "lens_loss") & (found.layer == 1)].value.item()
+    assert loss == pytest.approx(math.log(300), rel=0.05)  # it has learned nothing yet
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -82,6 +97,7 @@ def test_a_configuration_is_probed_before_training(tmp_path, monkeypatch):
             "at most",
         ),
         (("ours", "--depths", "many"), "depths"),
+        (("wordless", "--probes", "lens", "--source", "text.txt", "--sequence_length", "16"), "its tokenizer is not"),
         (("ours", "--probes", "init", "--depths", "0"), "depths"),
         (("ours", "--probes", "landscape", "--source", "text.txt", "--points", "1"), "points"),
     ],

@@ -9,10 +9,17 @@ from stability_helpers import VOCABULARY, batch, build, by_hand
 from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, kl_div
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from resformer import ResformerConfig, ResformerForCausalLM
-from resformer.stability.curvature import curvature, hessian_operator, largest_eigenvalue, second_moment
+from resformer.stability.curvature import curvature, hessian_operator, hessian_trace, largest_eigenvalue, second_moment
 from resformer.stability.landscape import filter_normalised_direction, landscape
 from resformer.stability.layouts import loss_of
 from resformer.stability.lens import lens
@@ -53,6 +60,10 @@ def test_lesions_are_the_formula_without_a_branch():
     branches = [value for (_, _, metric), value in rows.items() if metric == "lesion_increase"]
     assert rows[-1, "model", "lesion_sum"] == pytest.approx(sum(branches))
     streams, _, _, whole = by_hand(model, inputs)
+    for layer in (-1, 0, 1):  # with nothing written above it, the stream after a block is the last one
+        logits = model.lm_head(model.model.norm(streams[2 * (layer + 1)]))
+        cut = cross_entropy(logits.flatten(0, 1), inputs["shift_labels"].flatten())
+        assert rows[layer, "block", "above_increase"] == pytest.approx((cut - whole).item(), abs=1e-5)
     increases = []
     for index in range(6):
         increases.append((by_hand(model, inputs, without=index)[3] - whole).item())
@@ -87,7 +98,12 @@ def test_the_lens_in_the_middle_is_norm_and_head_of_the_stream():
     assert rows[1, "block", "lens_kl"] == pytest.approx(divergence.item(), rel=1e-3)
 
 
-@pytest.mark.parametrize("make", [llama, gpt2])
+def neox() -> GPTNeoXForCausalLM:
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=VOCABULARY, **shape)).eval()
+
+
+@pytest.mark.parametrize("make", [llama, gpt2, neox])
 def test_models_of_transformers_take_the_probes_that_need_no_connections(make):
     model, inputs = make(), batch()
     rows = wide(lesion(model, inputs) + lens(model, inputs))
@@ -95,15 +111,15 @@ def test_models_of_transformers_take_the_probes_that_need_no_connections(make):
     expected = cross_entropy(whole.flatten(0, 1), inputs["shift_labels"].flatten()).item()
     assert rows[-1, "model", "probe_loss"] == pytest.approx(expected, rel=1e-5)
     assert rows[1, "block", "lens_loss"] == pytest.approx(expected, rel=1e-5)
-    block = (model.model.layers if make is llama else model.transformer.h)[0]
+    last = {
+        llama: "model.layers.0.mlp.down_proj",
+        gpt2: "transformer.h.0.mlp.c_proj",
+        neox: "gpt_neox.layers.0.mlp.dense_4h_to_h",
+    }[make]
     with torch.no_grad():
-        last = block.mlp.down_proj.weight if make is llama else block.mlp.c_proj.weight
-        kept = last.clone()
-        last.zero_()
-        if make is gpt2:
-            block.mlp.c_proj.bias.zero_()
+        for parameter in model.get_submodule(last).parameters():
+            parameter.zero_()
         without = loss_of(model, inputs).item()
-        last.copy_(kept)
     assert rows[0, "mlp", "lesion_increase"] == pytest.approx(without - expected, abs=1e-5)
     with pytest.raises(ValueError, match="lesion, lens, landscape and curvature"):
         reuse(model, inputs)
@@ -162,6 +178,10 @@ def test_sharpness_is_the_largest_eigenvalue_of_the_whole_hessian(tiny):
     vector = np.random.default_rng(0).standard_normal(len(whole))
     np.testing.assert_allclose(operator.matvec(vector), whole @ vector, rtol=1e-5, atol=1e-7)
     assert largest_eigenvalue(operator) == pytest.approx(np.linalg.eigvalsh(whole)[-1], rel=1e-3)
+    # Hutchinson's estimate has the variance 2 sum_{i != j} H_ij^2 / vectors.
+    deviation = math.sqrt(2 * (np.square(whole).sum() - np.square(np.diag(whole)).sum()) / 100)
+    assert hessian_trace(operator, vectors=100) == pytest.approx(np.trace(whole), abs=4 * deviation)
+    assert deviation < abs(np.trace(whole))
 
 
 def test_preconditioned_sharpness_and_critical_rates(tiny):

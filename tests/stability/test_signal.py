@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import linregress
 
-from resformer.stability import signal
+from resformer.stability import representation, signal
 from resformer.stability.attention import statistics
 
 X = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 2.0, 0.5, 9.0, 1.0])
@@ -88,6 +89,34 @@ def test_attention_statistics_against_a_loop(document_mask):
         np.mean([s for of in shares.values() for s in of]), rel=1e-5
     )
     assert found["attention_entropy_share_min"] == pytest.approx(min(map(np.mean, shares.values())), rel=1e-5)
+
+
+def test_growth_fits_are_those_of_scipy():
+    rms = torch.tensor([1.0, 1.3, 1.5, 2.2, 2.4, 4.0], dtype=torch.float64)
+    found = {name: value.item() for name, value in signal.growth_fits(rms).items()}
+    squares = rms.numpy() ** 2
+    assert found["linear"] == pytest.approx(linregress(range(6), squares).rvalue ** 2)
+    assert found["exponential"] == pytest.approx(linregress(range(6), np.log(squares)).rvalue ** 2)
+    assert signal.growth_fits(1.1 ** torch.arange(9))["exponential"].item() == pytest.approx(1, abs=1e-6)
+    assert all(value.isnan() for value in signal.growth_fits(torch.ones(5)).values())
+
+
+def test_ratio_of_streams():
+    each = [math.sqrt(np.mean([float(X[b, t, j]) ** 2 for b in range(2) for t in range(7)])) for j in range(5)]
+    assert signal.stream_rms_ratio(X.unsqueeze(-1)).item() == pytest.approx(max(each) / min(each), rel=1e-5)
+
+
+def test_what_the_stream_holds_against_loops_and_numpy():
+    singular = np.linalg.svd(X.double().flatten(0, 1).numpy(), compute_uv=False)
+    p = singular / singular.sum()
+    assert representation.effective_rank(X).item() == pytest.approx(math.exp(-(p * np.log(p)).sum()), rel=1e-6)
+    assert representation.effective_rank(torch.eye(5)[None]).item() == pytest.approx(5)
+    pairs = [cos(X[0, i].double().numpy(), X[1, j].double().numpy()) for i in range(7) for j in range(7)]
+    assert representation.anisotropy(X).item() == pytest.approx(np.mean(pairs), rel=1e-6)
+    centre = np.eye(14) - 1 / 14  # CKA by its kernels
+    one, two = (centre @ (x @ x.T) @ centre for x in (t.double().flatten(0, 1).numpy() for t in (X, Y)))
+    cka = (one * two).sum() / math.sqrt((one * one).sum() * (two * two).sum())
+    assert representation.linear_cka(X, Y).item() == pytest.approx(cka, rel=1e-6)
 
 
 def test_amax_gain_against_numpy():

@@ -99,3 +99,15 @@ def test_muon_has_no_second_moments_and_its_gradients_are_seen():
     descend(model, optimizer, batch())
     assert len(watch.gradients) == len(matrices)
     assert watch.rows() == []
+
+
+def test_gradients_lost_beside_eps_are_counted():
+    model, eps = build(), 1e-8
+    optimizer = torch.optim.AdamW(model.parameters(), eps=eps)
+    watch = OptimizerWatch(model, [optimizer])
+    watch.expect(everything=True)
+    for i, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, (9 if i < 3 else 11) * eps)
+    optimizer.step()
+    rows = wide(watch.rows())
+    assert rows[-1, "model", "gradients_below_eps"] == pytest.approx(3 / len(list(model.parameters())))
