@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..sweep import running
@@ -16,6 +17,7 @@ from ..sweep.curves import depth_limit
 from ..sweep.inference import poisson_rate
 from ..sweep.timing import STEPS
 from ..sweep.trials import Sweep, Trial
+from .run_data import with_depth
 
 TRAINED = ("ok", "spiked-recovered", "degraded")
 
@@ -93,12 +95,15 @@ class SweepReport:
             at_best = self.outcomes(row.arm, row.point, row.optimum.rate, list(self.sweep.config.seeds.reporting))
             ledger = _entry(self.plan.get("ledgers", []), row.arm, row.point)
             step, memory = self._cost(row.arm, row.point)
-            timed = _entry(self.steps, row.arm, row.point)
             base_step, base_memory = self._cost(reference, row.point)
+            timed = _entry(self.steps, row.arm, row.point)
+            if "memory" in timed:
+                memory, base_memory = timed["memory"], _entry(self.steps, reference, row.point)["memory"]
             events = [o.spikes for o in at_best]
             counted = sum(e for e in events if e is not None) if events and None not in events else None
             thousands = sum(o.steps for o in at_best) / 1000
             low, high = poisson_rate(counted, thousands) if counted is not None and thousands else (None, None)
+            profile = self.profiles.get((row.arm, row.point), {})
             failed = sum(row.end_states.get(name, 0) for name in ("stuck", "diverged"))
             lines.append({
                 "arm": row.arm, "point": row.point, "verdict": row.verdict, "reason": row.reason,
@@ -112,7 +117,9 @@ class SweepReport:
                 "p_holm": row.evidence.p_holm if row.evidence else None,
                 "tost_holm": row.evidence.tost_holm if row.evidence else None,
                 "mdd": row.mdd if row.evidence else None,
-                "difference_at_reference_rate": row.matched_rate.mean if row.evidence else None,
+                "rate_difference": row.matched_rate.mean if row.evidence else None,
+                "rate_difference_low": row.matched_rate.low if row.evidence else None,
+                "rate_difference_high": row.matched_rate.high if row.evidence else None,
                 "best_rate": row.optimum.rate, "fitted_rate": row.optimum.fitted_rate,
                 "interior": row.optimum.interior, "largest_stable_rate": row.largest_stable, "headroom": row.headroom,
                 "S": row.sensitivity.value, "S_low": row.sensitivity.window[0], "S_high": row.sensitivity.window[1],
@@ -120,7 +127,9 @@ class SweepReport:
                 "S_difference_low": row.sensitivity_difference.low,
                 "S_difference_high": row.sensitivity_difference.high, "S_centred": row.centred_sensitivity,
                 "events_per_1000": counted / thousands if counted is not None and thousands else None,
-                "events_low": low, "events_high": high, "depth_limit": limits.get(row.arm),
+                "events_low": low, "events_high": high, "olmo2_percent": _olmo2(at_best),
+                "depth_limit": limits.get(row.arm),
+                "stream_growth": profile.get("stream_growth"), "gradient_ratio": profile.get("gradient_ratio"),
                 "parameters": ledger.get("parameters"), "non_embedding": ledger.get("non_embedding"),
                 "flops_per_token": ledger.get("flops_per_token"), "tokens": ledger.get("tokens"),
                 "step_seconds": timed.get("seconds", step),
@@ -129,6 +138,39 @@ class SweepReport:
                 "tuning_runs": len(row.rates) * len(self.sweep.config.seeds.tuning),
             })  # fmt: skip
         return pd.DataFrame(lines)
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """layers.parquet of the reporting runs at their arm's best rate, at the steps where the stream was looked at,
+        with ``arm``, ``point``, ``seed``, ``depth`` and ``site`` besides."""
+        frames = []
+        for row in self.analysis.rows:
+            for outcome in self.outcomes(row.arm, row.point, row.optimum.rate, list(self.sweep.config.seeds.reporting)):
+                file = self.sweep.run_dir(outcome.trial) / "layers.parquet"
+                try:
+                    frame = with_depth(pd.read_parquet(file))
+                except (OSError, ValueError):  # the recorder was off; the page does without
+                    continue
+                frame = frame[frame.step.isin(frame.step[frame.metric == "stream_rms"])]
+                frames.append(frame.assign(arm=row.arm, point=row.point, seed=outcome.trial.seed))
+        columns = ["step", "layer", "sublayer", "metric", "value", "depth", "site", "arm", "point", "seed"]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+    @cached_property
+    def profiles(self) -> dict[tuple[str, str], dict[str, float]]:
+        """By arm and point, of the last look, median over seeds: ``stream_growth``, RMS of the stream at the end of
+        the stack over that at its start, and ``gradient_ratio``, norm of the gradient of the MLP's output matrix in the
+        first block over that in the last (Xiong et al. 2020, arXiv:2002.04745)."""
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        ends = (("stream_growth", "stream_rms", -1, 0), ("gradient_ratio", "gradient_norm.down_proj", 0, -1))
+        for (arm, point), cell in self.layers.groupby(["arm", "point"]):
+            last = cell[cell.step == cell.groupby("seed").step.transform("max")].sort_values("depth")
+            for name, metric, over, under in ends:
+                runs = [run.value.to_numpy() for _, run in last[last.metric == metric].groupby("seed")]
+                ratios = [run[over] / run[under] for run in runs if len(run) and run[under] > 0]
+                if ratios:
+                    found.setdefault((arm, point), {})[name] = float(np.median(ratios))
+        return found
 
     @cached_property
     def depth_limits(self) -> dict[str, int | None]:
@@ -202,3 +244,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _entry(entries: list[dict[str, Any]], arm: str, point: str) -> dict[str, Any]:
     return next((entry for entry in entries if (entry["arm"], entry["point"]) == (arm, point)), {})
+
+
+def _olmo2(outcomes: list[running.Outcome]) -> float | None:
+    """Mean over runs that were long enough to have one."""
+    scores = [(outcome.summary.get("spikes") or {}).get("olmo2_score_loss_percent") for outcome in outcomes]
+    return float(np.mean([s for s in scores if s is not None])) if any(s is not None for s in scores) else None

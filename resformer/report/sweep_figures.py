@@ -39,27 +39,27 @@ def loss_over_learning_rate(report: SweepReport) -> alt.VConcatChart | None:
         "learning_rate:Q", scale=alt.Scale(type="log", padding=12, nice=False), title="peak learning rate", axis=axis
     )
     y = alt.Y("loss:Q", scale=alt.Scale(zero=False), title="held-out loss, nats per token (clipped)")
-    colour = _colour(report)
+    colour = colour_of_arms(report)
     few = int(curve.seeds.max()) < 5
     panels = []
     for point in report.sweep.points:
         base = [frame[frame.point == point] for frame in (curve, runs, failures, levels)]
         if base[0].empty:
             continue
-        lines = _chart(base[0])
+        lines = chart_of(base[0])
         layers = [
             lines.mark_area(opacity=0.06).encode(x=x, y=y, y2="best:Q", color=colour),
-            lines.mark_line().encode(x=x, y=y, color=colour, strokeDash=_dash(report)),
+            lines.mark_line().encode(x=x, y=y, color=colour, strokeDash=dash_of_arms(report)),
             lines.mark_rule().encode(x=x, y="low:Q", y2="high:Q", color=colour),
-            _chart(base[1]).mark_point(size=28, opacity=0.75).encode(
+            chart_of(base[1]).mark_point(size=28, opacity=0.75).encode(
                 x=x, y=y, color=colour, shape=alt.Shape("role:N", title="seed"),
                 tooltip=["arm", "point", "learning_rate", "seed", "role", "end_state", "val_loss", "folder"],
             ),
-            _chart(base[2]).mark_text(dy=-9, fontSize=10, fontWeight="bold").encode(
-                x=x, y=y, color=colour, text="text:N", tooltip=["arm", "learning_rate", "text"]
+            chart_of(base[2]).mark_text(dy=-9, fontSize=10, fontWeight="bold").encode(
+                x=x, y=y, color=colour, text="text:N", tooltip=["arm:N", "learning_rate:Q", "text:N"]
             ),
-            _chart(base[3]).mark_rule(strokeDash=[4, 4], color="#777").encode(y="loss:Q", tooltip=["what", "loss"]),
-            _chart(base[3]).mark_text(align="left", dx=4, dy=-5, color="#555", fontSize=10).encode(
+            chart_of(base[3]).mark_rule(strokeDash=[4, 4], color="#777").encode(y="loss:Q", tooltip=["what", "loss"]),
+            chart_of(base[3]).mark_text(align="left", dx=4, dy=-5, color="#555", fontSize=10).encode(
                 y="loss:Q", x=alt.value(0), text="what:N"
             ),
         ]  # fmt: skip
@@ -68,10 +68,10 @@ def loss_over_learning_rate(report: SweepReport) -> alt.VConcatChart | None:
     seeds = f"{curve.seeds.min()} to {curve.seeds.max()}" if curve.seeds.nunique() > 1 else str(curve.seeds.max())
     caption = (
         f"Lines: means over the {seeds} seed(s) that ran at every rate; whiskers: {whiskers}; shaded down to the best "
-        f"mean: its average is S. x k/n: runs stuck or diverged. {_conditions(report)}"
+        f"mean: its average is S. x k/n: runs stuck or diverged. {conditions(report)}"
     )
     rows = [alt.hconcat(*panels[i : i + 3]).resolve_scale(y="shared") for i in range(0, len(panels), 3)]
-    return _titled(report, alt.vconcat(*rows).resolve_scale(y="shared"), "Loss over learning rate", caption)
+    return titled(report, alt.vconcat(*rows).resolve_scale(y="shared"), "Loss over learning rate", caption)
 
 
 def ladder(report: SweepReport) -> alt.VConcatChart | None:
@@ -93,10 +93,10 @@ def ladder(report: SweepReport) -> alt.VConcatChart | None:
         ("loss", "best loss, nats"),
     ):
         y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=column != "loss"))
-        chart = _chart(table).encode(x=x, color=_colour(report))
+        chart = chart_of(table).encode(x=x, color=colour_of_arms(report))
         layers = [
             chart.mark_line(point=True).encode(
-                y=y, strokeDash=_dash(report), tooltip=["arm", "point", column, "verdict", "end_states"]
+                y=y, strokeDash=dash_of_arms(report), tooltip=["arm", "point", column, "verdict", "end_states"]
             )
         ]
         if column == "loss":
@@ -104,9 +104,9 @@ def ladder(report: SweepReport) -> alt.VConcatChart | None:
         panels.append(alt.layer(*layers).properties(width=220, height=_HEIGHT))
     caption = (
         "Bars of the best loss: half width of the 95 % interval of the paired difference from the reference. "
-        + _conditions(report)
+        + conditions(report)
     )
-    return _titled(report, alt.vconcat(alt.hconcat(*panels)), f"Ladder over {name}", caption)
+    return titled(report, alt.vconcat(alt.hconcat(*panels)), f"Ladder over {name}", caption)
 
 
 def spike_timeline(report: SweepReport) -> alt.VConcatChart | None:
@@ -124,21 +124,21 @@ def spike_timeline(report: SweepReport) -> alt.VConcatChart | None:
     events = report.spikes.assign(run=_run_label(report.spikes))
     led = events[events.lead.notna()].assign(source=lambda frame: frame.step - frame.lead)
     y = alt.Y("run:N", title=None, sort=None, axis=alt.Axis(labelLimit=260))
-    bars = _chart(lines).encode(y=y)
+    bars = chart_of(lines).encode(y=y)
     layers = [
         bars.mark_bar(opacity=0.5, height=12).encode(
             x=alt.X("start:Q", title="step"), x2="steps:Q",
             color=alt.Color("clip_rate:Q", scale=alt.Scale(scheme="greys", domain=[0, 1]), title="share clipped"),
             tooltip=["arm", "point", "seed", "clip_rate", "end_state", "rate"],
         ),
-        _chart(events).mark_tick(thickness=2, color="#D55E00").encode(
+        chart_of(events).mark_tick(thickness=2, color="#D55E00").encode(
             x="step:Q", y=y, size=alt.Size("amplitude:Q", title="amplitude"),
             opacity=alt.Opacity("kind:N", scale=alt.Scale(domain=["loss", "grad_norm"], range=[1, 0.35])),
-            tooltip=["run", "kind", "step", "amplitude", "lead"],
+            tooltip=["run:N", "kind:N", "step:Q", "amplitude:Q", "lead:Q"],
         ),
-        _chart(led).mark_rule(color="#0072B2").encode(x="source:Q", x2="step:Q", y=y),
-        _chart(lines[lines.end_state.isin(FAILED)]).mark_text(text="x", fontWeight="bold", color="#D55E00").encode(
-            x="divergence_step:Q", y=y, tooltip=["run", "end_state", "divergence_step"]
+        chart_of(led).mark_rule(color="#0072B2").encode(x="source:Q", x2="step:Q", y=y),
+        chart_of(lines[lines.end_state.isin(FAILED)]).mark_text(text="x", fontWeight="bold", color="#D55E00").encode(
+            x="divergence_step:Q", y=y, tooltip=["run:N", "end_state:N", "divergence_step:Q"]
         ),
         bars.mark_text(align="left", dx=6, fontSize=10).encode(x="steps:Q", text="rate:N"),
     ]  # fmt: skip
@@ -146,9 +146,9 @@ def spike_timeline(report: SweepReport) -> alt.VConcatChart | None:
     caption = (
         "Ticks: spikes of the loss (dark) and of the gradient's norm (pale); blue: from a spike of the gradient to the "
         "one of the loss it came before; x: where a run failed; right: loss spikes per 1,000 steps with a 95 % Poisson "
-        "interval. " + _conditions(report)
+        "interval. " + conditions(report)
     )
-    return _titled(report, alt.vconcat(chart), "Spikes", caption)
+    return titled(report, alt.vconcat(chart), "Spikes", caption)
 
 
 def cost_and_quality(report: SweepReport) -> alt.VConcatChart | None:
@@ -161,7 +161,7 @@ def cost_and_quality(report: SweepReport) -> alt.VConcatChart | None:
     y = alt.Y("loss:Q", title="best held-out loss, nats per token", scale=alt.Scale(zero=False))
     panels = []
     for point in [point for point in report.sweep.points if (table.point == point).any()]:
-        chart = _chart(table[table.point == point]).encode(color=_colour(report))
+        chart = chart_of(table[table.point == point]).encode(color=colour_of_arms(report))
         layers = [
             chart.mark_point(size=90, filled=True).encode(
                 x=x, y=y, tooltip=["arm", "point", "loss", "milliseconds", "step_ratio", "parameters", "verdict"]
@@ -171,9 +171,9 @@ def cost_and_quality(report: SweepReport) -> alt.VConcatChart | None:
         ]
         panels.append(alt.layer(*layers).properties(width=_WIDTH, height=_HEIGHT, title=point or "all runs"))
     how = "measured in turn with the reference's" if report.steps else "of each arm's fastest run"
-    caption = f"Bars: 95 % t intervals over seeds. Step times: {how}. {_conditions(report)}"
+    caption = f"Bars: 95 % t intervals over seeds. Step times: {how}. {conditions(report)}"
     rows = [alt.hconcat(*panels[i : i + 3]) for i in range(0, len(panels), 3)]
-    return _titled(report, alt.vconcat(*rows), "Cost and quality", caption)
+    return titled(report, alt.vconcat(*rows), "Cost and quality", caption)
 
 
 def _curve(runs: pd.DataFrame) -> pd.DataFrame:
@@ -216,20 +216,21 @@ def _run_label(frame: pd.DataFrame) -> list[str]:
     return [f"{p + ', ' if p else ''}{a}, seed {s}" for a, p, s in zip(frame.arm, frame.point, frame.seed, strict=True)]
 
 
-def _colour(report: SweepReport) -> alt.Color:
+def colour_of_arms(report: SweepReport) -> alt.Color:
+    """The same in every figure of the page."""
     return alt.Color(
         "arm:N", scale=colours(list(report.sweep.arms)), title="variant", legend=alt.Legend(symbolOpacity=1)
     )
 
 
-def _dash(report: SweepReport) -> alt.StrokeDash:
+def dash_of_arms(report: SweepReport) -> alt.StrokeDash:
     """The A/A arm is dashed, that it may be told from the reference it lies on."""
     arms, same = list(report.sweep.arms), report.sweep.config.controls.same
     scale = alt.Scale(domain=arms, range=[[4, 3] if arm == same else [1, 0] for arm in arms])
     return alt.StrokeDash("arm:N", scale=scale, title="variant")
 
 
-def _chart(frame: pd.DataFrame) -> alt.Chart:
+def chart_of(frame: pd.DataFrame) -> alt.Chart:
     """Of the rows that the page's filters let through. Each layer has its own data, so each has its own filter."""
     chart = alt.Chart(frame)
     for column in ("arm", "point"):
@@ -238,7 +239,8 @@ def _chart(frame: pd.DataFrame) -> alt.Chart:
     return chart
 
 
-def _titled(report: SweepReport, chart: alt.VConcatChart, title: str, caption: str) -> alt.VConcatChart:
+def titled(report: SweepReport, chart: alt.VConcatChart, title: str, caption: str) -> alt.VConcatChart:
+    """With title, caption, and the parameters by which the page filters."""
     shown = [
         alt.param(name="shown_arms", value=list(report.sweep.arms)),
         alt.param(name="shown_points", value=list(report.sweep.points)),
@@ -256,7 +258,8 @@ def _wrapped(text: str, width: int = 150) -> list[str]:
     return lines
 
 
-def _conditions(report: SweepReport) -> str:
+def conditions(report: SweepReport) -> str:
+    """What every caption says: tokens, how the rate was chosen, seeds, device."""
     seeds, tokens = report.sweep.config.seeds, report.verdicts.tokens.dropna() if not report.verdicts.empty else []
     each = f"{int(min(tokens)):,} tokens a run; " if len(tokens) else ""
     return (

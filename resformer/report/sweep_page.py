@@ -8,6 +8,7 @@ import vl_convert
 
 from .charts import save
 from .sweep_data import SweepReport, read_sweep
+from .sweep_depth_figures import depth_figures
 from .sweep_figures import figures
 from .sweep_table import html_table, save_table
 
@@ -15,7 +16,8 @@ _HERE = Path(__file__).parent
 _RULE = (
     "Better or worse is said only if the A/A arm came out null at that point, the arm known to break was flagged, both "
     "best learning rates lie inside the grid, the 95 % interval of the paired difference excludes zero, and p, "
-    "adjusted by Holm over all comparisons of the sweep, is below alpha. Equivalent: two one-sided tests against the "
+    "adjusted by Holm over all comparisons of the sweep, is below alpha, even where the loser may take the winner's "
+    "rate (lest a badly tuned one decide). Equivalent: two one-sided tests against the "
     "margin, adjusted likewise. Unstable: a reporting run at the arm's best rate ended stuck or diverged. Everything "
     "else is unresolved."
 )
@@ -32,7 +34,7 @@ def write_page(folder: Path) -> Path:
     """
     report = read_sweep(folder)
     out = folder / "report"
-    charts = figures(report)
+    charts = figures(report) | depth_figures(report)
     for name, chart in charts.items():
         save(chart, out / "figures", name)
     save_table(report, out)

@@ -75,8 +75,11 @@ class Row:
     loss: Estimate
     """At the variant's own best rate, on the reporting seeds."""
     matched_optimum: Estimate
+    """Each at its own best rate."""
     matched_rate: Estimate
-    """Both at the reference's best rate."""
+    """The variant at the reference's best rate, the reference there too."""
+    matched_own_rate: Estimate
+    """Both at the variant's best rate."""
     mdd: float
     end_states: dict[str, int]
     evidence: Evidence | None = None
@@ -118,14 +121,10 @@ def analyse(results: Iterable[Result], rules: Rules) -> Analysis:
         if (row := _row(arm, point, runs, rules)) is not None
     ]
     compared = [row for row in rows if row.evidence is not None]
-    for row, p, q in zip(
-        compared,
-        holm([row.matched_optimum.p for row in compared]),
-        holm([row.evidence.tost_holm for row in compared if row.evidence]),
-        strict=True,
-    ):
-        assert row.evidence is not None
-        row.evidence = replace(row.evidence, p_holm=float(p), tost_holm=float(q))
+    evidence = [row.evidence for row in compared if row.evidence is not None]
+    adjusted = zip(holm([e.p_holm for e in evidence]), holm([e.tost_holm for e in evidence]), strict=True)
+    for row, e, (p, q) in zip(compared, evidence, adjusted, strict=True):
+        row.evidence = replace(e, p_holm=float(p), tost_holm=float(q))
     analysis = Analysis(rows, *_controls(compared, rules))
     for row in rows:
         if row.arm == rules.reference:
@@ -161,8 +160,10 @@ def _row(arm: str, point: str, runs: Runs, rules: Rules) -> Row | None:
 
     here = _reported(mine, best.rate, rules)
     reference, matched = _reported(theirs, their_best.rate, rules), _reported(mine, their_best.rate, rules)
-    difference, at_one_rate = _differences(here, reference), _differences(matched, reference)
-    spread = t_estimate(difference)
+    reference_here = _reported(theirs, best.rate, rules)
+    difference = _differences(here, reference)
+    spread, at_one_rate = t_estimate(difference), t_estimate(_differences(matched, reference))
+    at_own_rate = t_estimate(_differences(here, reference_here))
     states: dict[str, int] = {}
     for run in here.values():
         states[run.end_state] = states.get(run.end_state, 0) + 1
@@ -170,16 +171,31 @@ def _row(arm: str, point: str, runs: Runs, rules: Rules) -> Row | None:
         arm, point, rates, curves.clip_losses(losses, initial), best, stable,
         curves.headroom(stable, best.rate), *_sensitivities(mine, theirs, rules),
         curves.centred_lr_sensitivity(rates, losses, initial),
-        t_estimate([run.clipped for run in here.values()]), spread, t_estimate(at_one_rate),
+        t_estimate([run.clipped for run in here.values()]), spread, at_one_rate, at_own_rate,
         minimum_detectable_difference(spread.sd, spread.n), states,
     )  # fmt: skip
     if arm != rules.reference:
+        runs_there = [here, reference] + ([matched, reference_here] if best.rate != their_best.rate else [])
         row.evidence = Evidence(
-            spread, spread.p, tost(difference, rules.margin), sum(run.failed for run in here.values()), len(here),
-            sum(run.failed for run in reference.values()), best.interior and their_best.interior,
-            2 * len(rules.reporting_seeds) - len(here) - len(reference),
+            spread, _either_rate(spread, at_one_rate, at_own_rate), tost(difference, rules.margin),
+            sum(run.failed for run in here.values()), len(here), sum(run.failed for run in reference.values()),
+            best.interior and their_best.interior, sum(len(rules.reporting_seeds) - len(runs) for runs in runs_there),
         )  # fmt: skip
     return row
+
+
+def _either_rate(own: Estimate, at_reference_rate: Estimate, at_own_rate: Estimate) -> float:
+    """p that survives a best rate which the tuning seeds got wrong: the loser may take the winner's rate.
+
+    Between equal variants of which one was tuned to a neighbouring rate there is a real difference, and the more seeds
+    report it the surer it is found. So whoever seems worse, the variant or the reference, is held against the other at
+    the other's best rate as well, and where it does better there, the larger p counts.
+    """
+    sign = np.sign(own.mean)
+    second = at_reference_rate if sign > 0 else at_own_rate
+    if sign * second.mean >= sign * own.mean:
+        return own.p
+    return max(own.p, second.p) if sign * second.mean > 0 else 1.0
 
 
 def _reported(runs: dict[float, dict[int, Result]], rate: float, rules: Rules) -> dict[int, Result]:

@@ -130,6 +130,13 @@ class SweepConfig:
             raise ValueError(f"learning_rates.grid: {rates} must be different rates above 0")
         if self.learning_rates.extend_by and len(rates) < 2:
             raise ValueError("learning_rates: one rate cannot be extended; give two, or extend_by: 0")
+        chosen = self.statistics
+        if chosen.margin <= 0 or chosen.delta <= 0:
+            raise ValueError(f"statistics: margin {chosen.margin} and delta {chosen.delta} must be above 0")
+        if not 0 < chosen.alpha < 1:
+            raise ValueError(f"statistics.alpha is {chosen.alpha}; it must be above 0 and below 1")
+        if chosen.window and not any(chosen.window[0] <= rate <= chosen.window[1] for rate in rates):
+            raise ValueError(f"statistics.window: no rate of the grid {rates} lies in {list(chosen.window)}")
         for role, arm in vars(self.controls).items():
             if role != "broken_at" and arm is not None and arm not in self.arms:
                 raise ValueError(f"controls.{role}: there is no arm {arm!r}; the arms are {', '.join(self.arms)}")

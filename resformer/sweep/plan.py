@@ -14,8 +14,9 @@ def wanted(sweep: Sweep, results: Iterable[Result], given_up: Collection[Trial] 
     """All trials that follow from the results so far, finished ones included, in the order to run them.
 
     At each point every arm is tuned over the same rates. While the best rate of an arm that trains at all lies at the
-    edge, the grid grows there for every arm of the point, within ``learning_rates.extend_by``. Reporting seeds run at
-    the arm's own and at the reference's best rate once the grid stands still. Nothing is ever pruned.
+    edge, the grid grows there for every arm of the point, within ``learning_rates.extend_by``. Once it stands still,
+    reporting seeds run at the arm's own and at the reference's best rate; the reference's at every arm's best rate.
+    Nothing is ever pruned.
 
     Args:
         given_up: trials that failed for reasons outside the run as often as is allowed; their arm is not waited for.
@@ -30,9 +31,10 @@ def wanted(sweep: Sweep, results: Iterable[Result], given_up: Collection[Trial] 
         if sweep.config.seeds.reporting_rates == "all":
             reporting += _trials(arms, point, rates, sweep.config.seeds.reporting)
             continue
-        reference = best.get(sweep.config.controls.reference)
+        reference = sweep.config.controls.reference
         for arm in (arm for arm in arms if arm in best):
-            its = [best[arm]] if reference in (None, best[arm]) else [best[arm], reference]
+            others = best.values() if arm == reference else [best.get(reference, best[arm])]
+            its = list(dict.fromkeys([best[arm], *others]))
             reporting += _trials([arm], point, its, sweep.config.seeds.reporting)
     return tuning + reporting
 
@@ -48,7 +50,7 @@ def bounds(sweep: Sweep) -> tuple[int, int]:
             few, many = few + arms * rates * (tuning + reporting), many + arms * most * (tuning + reporting)
         else:
             few += arms * (rates * tuning + reporting)
-            many += arms * (most * tuning + 2 * reporting) - reporting
+            many += arms * most * tuning + (2 * (arms - 1) + min(arms, most)) * reporting
     return few, many
 
 

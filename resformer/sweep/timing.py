@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine, measured in turn with what it is compared against."""
+"""What a training step takes on this machine: time, in turn with what it is compared against, and memory."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 import torch
+from torch.distributed._tools.mem_tracker import MemTracker
 
 from ..data import Corpus
 from ..model import ResformerForCausalLM
@@ -24,10 +25,12 @@ ROUNDS, LONG_ENOUGH = 9, 20.0
 @dataclass(frozen=True)
 class StepTime:
     """Of forward, backward and update over a batch. ``ratio``: to the reference's in the same round, median over the
-    rounds, so that a machine whose speed drifts favours nobody; ``seconds``: the reference's median times that."""
+    rounds, so that a machine whose speed drifts favours nobody; ``seconds``: the reference's median times that;
+    ``memory``: bytes of all tensors (weights, gradients, optimiser, activations) when they were most."""
 
     seconds: float
     ratio: float
+    memory: int
 
 
 def step_times(sweep: Sweep, data: Mapping[tuple[str, str], Corpus]) -> dict[tuple[str, str], StepTime]:
@@ -38,17 +41,19 @@ def step_times(sweep: Sweep, data: Mapping[tuple[str, str], Corpus]) -> dict[tup
         for point in sweep.points:
             if (reference, point) not in sweep.runs:
                 continue
-            ratios, base_seconds = {reference: 1.0}, []
+            base = Stepper(sweep.runs[reference, point], data[reference, point])
+            ratios, memory, base_seconds = {reference: 1.0}, {reference: base.peak_memory()}, []
             for arm in sweep.arms:
                 if arm == reference or (arm, point) not in sweep.runs:
                     continue
-                base, mine = (Stepper(sweep.runs[key], data[key]) for key in ((reference, point), (arm, point)))
+                mine = Stepper(sweep.runs[arm, point], data[arm, point])
                 pairs = _in_turn(base, mine)
                 base_seconds += [first for first, _ in pairs]
                 ratios[arm] = median(second / first for first, second in pairs)
+                memory[arm] = mine.peak_memory()
             if base_seconds:
                 seconds = median(base_seconds)
-                found |= {(arm, point): StepTime(ratio * seconds, ratio) for arm, ratio in ratios.items()}
+                found |= {(arm, point): StepTime(r * seconds, r, memory[arm]) for arm, r in ratios.items()}
     return found
 
 
@@ -90,6 +95,17 @@ class Stepper:
         if self.device.type != "cpu":
             torch.accelerator.synchronize()
         return (time.perf_counter() - start) / self.share
+
+    def peak_memory(self) -> int:
+        """Bytes, counted tensor by tensor over one more step: the same on every machine, whatever else its process
+        holds."""
+        self()  # the optimiser has its state from here on
+        tracker = MemTracker()
+        tracker.track_external(self.model, self.optimizer)
+        with tracker:
+            self()
+        peak = tracker.get_tracker_snapshot("peak")
+        return int(sum(of_device["Total"] for of_device in peak.values()))
 
 
 def _in_turn(first: Stepper, second: Stepper) -> list[tuple[float, float]]:

@@ -110,12 +110,12 @@ class Sweep:
         file, ours = self.folder / "sweep.yaml", self.config.definition()
         if file.exists():
             theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
-            for key in ours:
-                if (other := (theirs or {}).get(key)) != ours[key]:
-                    raise ValueError(
-                        f"{self.folder} holds a sweep of another definition ({key} is {_short(other)}, not "
-                        f"{_short(ours[key])}); give another --sweep_dir"
-                    )
+            if (theirs := theirs or {}) != ours:
+                key, other, mine = _first_difference(theirs, ours)
+                raise ValueError(
+                    f"{self.folder} holds a sweep of another definition ({key} is {_short(other)}, not "
+                    f"{_short(mine)}); give another --sweep_dir"
+                )
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -144,6 +144,15 @@ class Sweep:
             return parse_arguments(flags)
         except ValueError as error:
             raise ValueError(f"arm {arm!r} at {label or 'its point'}: {error}") from error
+
+
+def _first_difference(theirs: dict[str, Any], ours: dict[str, Any]) -> tuple[str, Any, Any]:
+    key = next(key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key))
+    one, other = theirs.get(key), ours.get(key)
+    if isinstance(one, dict) and isinstance(other, dict):
+        inner, one, other = _first_difference(one, other)
+        return f"{key}.{inner}", one, other
+    return key, one, other
 
 
 def _in_a_path(text: str) -> str:

@@ -16,7 +16,8 @@ class Evidence:
 
     Attributes:
         difference: of held-out loss, variant minus reference, each at its own best rate, paired by seed.
-        p_holm: two-sided, adjusted over all comparisons of the sweep.
+        p_holm: two-sided, at each one's best rate or with the loser at the winner's, the larger, adjusted
+            over all comparisons of the sweep.
         tost_holm: p of the equivalence test, adjusted likewise.
         failures: reporting runs at the best rate that ended stuck or diverged.
         runs: reporting runs at the best rate.

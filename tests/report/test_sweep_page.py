@@ -13,6 +13,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "sweep"))
 from sweep_helpers import ROOT, definition, environment, sweep
 
+from resformer.report.sweep_data import read_sweep
+from resformer.report.sweep_page import _page
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -111,7 +114,8 @@ def test_links_lead_to_files_that_are_there(page, whole):
 
 def test_figures_and_tables_are_files_too(whole):
     out = whole / "report"
-    for name in ("f1-loss-over-learning-rate", "f2-ladder", "f11-cost"):
+    for name in ("f1-loss-over-learning-rate", "f2-ladder", "f11-cost", "f3-stream-rms", "f4-gradient-flow",
+                 "f12-internals"):  # fmt: skip
         ElementTree.parse(out / "figures" / f"{name}.svg")
         assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (out / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
@@ -119,6 +123,9 @@ def test_figures_and_tables_are_files_too(whole):
     said = {(row["arm"], row["point"]): row for row in rows}
     post = said["post", "num_hidden_layers=2"]
     assert post["verdict"] == "worse"
+    assert float(post["stream_growth"]) == 2**4  # the stand-in for training doubles it at each of four sites
+    assert float(post["gradient_ratio"]) == pytest.approx(4 / 3)
+    assert float(said["again", "num_hidden_layers=2"]["memory_ratio"]) == 1
     assert float(post["difference"]) == pytest.approx(0.5, abs=0.01)
     assert said["plain", "num_hidden_layers=1"]["verdict"] == "unstable"
     markdown = (out / "verdicts.md").read_text().splitlines()
@@ -152,8 +159,7 @@ def test_trials_of_two_precisions_are_pointed_out(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "mixed")
     summary = next((tmp_path / "mixed" / "trials").glob("post_*")) / "summary.json"
     summary.write_text(summary.read_text().replace('"precision": "no"', '"precision": "bf16"'))
-    assert report(tmp_path / "mixed").returncode == 0
-    assert "bf16, float32 (NOT one for all trials" in (tmp_path / "mixed" / "report" / "index.html").read_text()
+    assert "bf16, float32 (NOT one for all trials" in _page(read_sweep(tmp_path / "mixed"), {})
 
 
 def test_a_folder_that_is_no_sweep_is_one_line(tmp_path):

@@ -15,6 +15,7 @@ WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "w
 PROGRAM = """
 import json, math, os, random, signal, sys, time
 from pathlib import Path
+from resformer.stability.table import LayerTable
 from resformer.training.config import parse_arguments
 from resformer.training.files import write_json, write_yaml
 
@@ -46,6 +47,16 @@ def main(arguments=None):
         line["tokens_per_second"] = 640.0 + config.model.num_hidden_layers
     if kind == 0.7:
         lines, loss = lines[:2], None
+    table, last = LayerTable(folder / "layers.parquet", 0), config.model.num_hidden_layers - 1
+    for step in (0, len(lines)):
+        rows = [(-1, "embedding", "stream_rms", 1.0), (-1, "embedding", "stream_gradient_rms", 1.0)]
+        for layer in range(last + 1):
+            for half, sublayer in enumerate(("attention", "mlp"), start=1):
+                rows.append((layer, sublayer, "stream_rms", 2.0 ** (2 * layer + half)))
+                rows.append((layer, sublayer, "stream_gradient_rms", 1 + abs(noise)))
+            rows += [(layer, "mlp", "gradient_norm.down_proj", 4.0 - layer), (layer, "mlp", "internal.gate", 0.5)]
+        table.append(step, rows)
+    table.write()
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\\n" for line in lines))
     write_json(folder / "summary.json", {
         "status": "diverged" if loss is None else "completed", "step": len(lines), "tokens": 64 * len(lines),

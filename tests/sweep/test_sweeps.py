@@ -61,6 +61,19 @@ def test_steps_are_timed_against_the_reference(whole):
             assert entry["ratio"] > 0
 
 
+def test_a_step_s_memory_is_counted_tensor_by_tensor(whole):
+    folder = whole[0] / "sweep"
+    steps = {(e["arm"], e["point"]): e["memory"] for e in json.loads((folder / "steps.json").read_text())["steps"]}
+    parameters = {
+        (e["arm"], e["point"]): e["parameters"] for e in json.loads((folder / "plan.json").read_text())["ledgers"]
+    }
+    for key, memory in steps.items():
+        assert memory > 4 * 4 * parameters[key]  # weights, gradients and Adam's two moments, and activations besides
+    for point in ("num_hidden_layers=1", "num_hidden_layers=2"):
+        assert steps["again", point] == steps["pre", point]
+    assert steps["pre", "num_hidden_layers=2"] > steps["pre", "num_hidden_layers=1"]
+
+
 def test_a_finished_sweep_runs_nothing_again(whole):
     folder, first = whole
     timed = (folder / "sweep" / "steps.json").read_text()
@@ -111,6 +124,24 @@ def test_the_grid_extends_until_the_optimum_is_interior_or_the_budget_is_spent(t
     more = sweep(folder, definition(folder, grid={}, learning_rates={"grid": [1e-4, 1e-3], "extend_by": 4}))
     assert "edge" not in more.stdout
     assert len({name.split("_")[1] for name in runs(folder)}) == 3
+
+
+def test_the_reference_and_an_arm_of_another_best_rate_meet_at_both(tmp_path):
+    from resformer.sweep.analysis import Result
+    from resformer.sweep.config import parse_sweep
+    from resformer.sweep.plan import wanted
+    from resformer.sweep.trials import Sweep
+
+    whole = definition(tmp_path, grid={}, learning_rates={"grid": [1e-3, 3e-3, 1e-2, 3e-2], "extend_by": 0})
+    plan = Sweep(parse_sweep(command(tmp_path, whole)[3:]))
+    best = {"pre": 3e-3, "again": 3e-3, "post": 1e-2, "plain": 3e-3}
+    results = [
+        Result(arm, "", rate, 9, 2.0 if rate == own else 3.0, 5.5)
+        for arm, own in best.items()
+        for rate in plan.config.learning_rates.grid
+    ]
+    reported = {(t.arm, t.learning_rate) for t in wanted(plan, results) if t.seed != 9}
+    assert reported == {("pre", 3e-3), ("pre", 1e-2), ("again", 3e-3), ("post", 3e-3), ("post", 1e-2), ("plain", 3e-3)}
 
 
 @pytest.mark.slow
@@ -166,6 +197,9 @@ def test_torn_trials_run_anew_and_are_kept(tmp_path):
         ({"seeds": {"tuning": [1], "reporting": []}}, (), "seeds.reporting"),
         ({"seeds": {"tuning": [1], "reporting": [1, 2]}}, (), "[1]"),
         ({"arms": {}}, (), "arms"),
+        ({"statistics": {"margin": -1.0}}, (), "margin -1.0"),
+        ({"statistics": {"alpha": 5.0}}, (), "statistics.alpha"),
+        ({"statistics": {"window": [1.0, 2.0]}}, (), "statistics.window"),
         ({"arms": {"pre": {"model.residual": "prre"}}, "controls": {}}, (), "'pre'"),
         ({"arms": {"pre": {"seed": 3}}, "controls": {}}, (), "seeds"),
         ({"arms": {"pre": {}, "a b": {}, "a-b": {}}, "controls": {}}, (), "'a-b'"),
@@ -209,7 +243,10 @@ def test_an_arm_named_twice_and_another_definition_are_refused_with_exit_code_tw
     line = [*command(tmp_path, definition(tmp_path))[:-1], str(file)]
     twice = subprocess.run(line, capture_output=True, text=True, env=environment(), check=False)
     other = sweep(whole[0], definition(whole[0], seeds={"tuning": [9], "reporting": [0, 1]}))
-    for result, named in ((twice, "arms.pre is named twice, in lines 2 and 3"), (other, "seeds")):
+    for result, named in (
+        (twice, "arms.pre is named twice, in lines 2 and 3"),
+        (other, "seeds.reporting is [0, 1, 2], not [0, 1]"),
+    ):
         assert result.returncode == 2
         assert named in result.stderr
         assert len(result.stderr.splitlines()) == 1
@@ -221,7 +258,7 @@ def test_a_dry_run_counts_prints_differences_and_writes_nothing(tmp_path):
     arms["post"]["because"] = "Xiong et al. 2020"
     result = sweep(tmp_path, definition(tmp_path, arms=arms, controls={}), "--dry_run")
     assert result.returncode == 0, result.stderr
-    assert "24 to 38 trials, 0 finished" in result.stdout
+    assert "24 to 44 trials, 0 finished" in result.stdout
     assert re.search(r"post \(because: Xiong et al. 2020\): schedule.warmup_steps: 60, the reference 30", result.stdout)
     assert not (tmp_path / "sweep").exists()
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from resformer.sweep.analysis import Result, Rules, analyse
+from resformer.sweep.verdict import unguarded
 
 POINTS = ["L=2", "L=8"]
 RATES = [1e-3, 10**-2.5, 1e-2, 10**-1.5]
@@ -45,6 +46,31 @@ def test_false_verdicts_on_simulated_aa_sweeps_are_below_five_percent():
         equal += "equivalent" in said
     assert false / sweeps < 0.05
     assert equal / sweeps < 0.05  # sd ten times the margin: nothing to be sure of
+
+
+@pytest.mark.parametrize("lucky", ["a", "pre"])
+def test_a_badly_tuned_rate_makes_no_verdict(lucky):
+    """One arm's tuning seed prefers a rate that is worse for all arms alike: the runs there are, and the arm is not."""
+    wrong = RATES[1]
+    results = [
+        replace(r, val_loss=r.val_loss - 1.0) if (r.arm, r.learning_rate, r.seed) == (lucky, wrong, 100) else r
+        for r in simulated(3, sd=0.002)
+    ]
+    analysis = analyse(results, rules())
+    row = analysis.row("a", "L=2")
+    away = row.matched_optimum
+    assert not away.low <= 0 <= away.high  # found, and not to be believed
+    assert away.mean == pytest.approx(0.075 if lucky == "a" else -0.075, abs=0.01)
+    assert unguarded(row.evidence)[0] == "unresolved"
+
+
+def test_a_variant_that_is_worse_at_every_rate_is_worse_whatever_its_rate():
+    results = []
+    for r in simulated(3, {"a": 0.5}, sd=0.002):
+        lucky = (r.arm, r.learning_rate, r.seed) == ("a", RATES[1], 100)
+        results.append(replace(r, val_loss=r.val_loss - 1.0) if lucky else r)
+    row = analyse(results, rules()).row("a", "L=2")
+    assert (row.optimum.rate, row.verdict) == (RATES[1], "worse")
 
 
 def test_a_real_difference_is_found_with_its_sign():
