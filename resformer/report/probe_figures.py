@@ -119,7 +119,7 @@ def landscape_figure(table: pd.DataFrame) -> alt.TopLevelMixin:
                                                    y=alt.Y("b:Q", title="d2"), y2="b2:Q", color=colour)  # fmt: skip
         parts.append(flat.properties(width=WIDTH, height=WIDTH, title="over a plane"))
         parts.append(_surface(plane, scale))
-    return alt.hconcat(*parts)
+    return alt.hconcat(*parts).resolve_scale(color="independent", fill="independent")
 
 
 def _surface(plane: pd.DataFrame, scale: alt.Scale) -> alt.Chart:

@@ -10,8 +10,8 @@ import pytest
 
 from resformer.report.run_charts import cells
 from resformer.report.run_data import pool, read_run
-from resformer.report.run_figures import figures, noise_scale
-from resformer.report.run_heatmaps import contour
+from resformer.report.run_figures import branches, figures, gradient_flow, learning, noise_scale
+from resformer.report.run_heatmaps import contour, stream_heatmap
 from resformer.report.run_page import write_pooled_page, write_run_page
 
 PROGRAM = str(Path(__file__).parents[2] / "recipes" / "report.py")
@@ -68,14 +68,14 @@ def test_sites_are_in_the_order_of_the_stream(tmp_path):
 
 def test_the_heat_map_shows_every_cell_of_the_table(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
-    cells = {(row["step"], row["depth"]): row for row in data_of(figures(run)["stream_rms"]) if "log" in row}
+    cells = {(row["step"], row["depth"]): row for row in data_of(stream_heatmap(run)) if "log" in row}
     assert len(cells) == len(STEPS) * len(SITES)
     for (step, depth), row in cells.items():
         assert row["value"] == pytest.approx((depth + 1) * (step + 1))
         assert row["log"] == pytest.approx(math.log10((depth + 1) * (step + 1)))
         assert row["times"] == pytest.approx(step + 1)
         assert row["until"] == step + 50
-    assert "linear R2 0.90, exponential R2 0.70" in json.dumps(figures(run)["stream_rms"].to_dict())
+    assert "linear R2 0.90, exponential R2 0.70" in json.dumps(stream_heatmap(run).to_dict())
 
 
 def test_contours_run_between_what_has_grown_so_far_and_what_has_not(tmp_path):
@@ -105,14 +105,13 @@ def test_seeds_are_pooled_to_their_median_and_range_and_a_failed_one_shows(tmp_p
         layers.to_parquet(folder / "layers.parquet")
     run = pool([read_run(folder) for folder in runs], tmp_path)
     assert set(run.of("branch_ratio")[["value", "low", "high"]].itertuples(index=False, name=None)) == {(0.3, 0.2, 0.7)}
-    assert any(row.get("low") == 0.2 for row in data_of(figures(run)["branches"]))
+    assert any(row.get("low") == 0.2 for row in data_of(branches(run)))
     runs.append(write_run(tmp_path / "seed-3", end_state="diverged", broken=True))
     page = write_pooled_page(runs, tmp_path / "all", static=False).read_text()
     assert "Run seed-3 ended diverged from step 140 on" in page
     assert "4 runs" in page
-    failed = [
-        row for row in data_of(figures(pool([read_run(f) for f in runs], tmp_path))["stream_rms"]) if "log" not in row
-    ]
+    whole = pool([read_run(folder) for folder in runs], tmp_path)
+    failed = [row for row in data_of(stream_heatmap(whole)) if "log" not in row]
     assert {row["depth"] for row in failed if "above" in row} == set(range(5))
     (runs[0] / "config.yaml").write_text("optimizer: {learning_rate: 1.0}")
     with pytest.raises(ValueError, match="differ in optimizer") as error:
@@ -130,12 +129,12 @@ def test_gradients_lost_beside_eps_are_an_alarm(tmp_path):
 
 
 def test_gradient_flow_prints_the_slope(tmp_path):
-    chart = figures(read_run(write_run(tmp_path / "run")))["gradient_flow"].to_dict()
+    chart = gradient_flow(read_run(write_run(tmp_path / "run"))).to_dict()
     assert f"{-math.log(2):+.3f} at 0" in json.dumps(chart)
 
 
 def test_what_was_learned_and_what_was_carried_up_are_of_the_last_look(tmp_path):
-    rows = [row for row in data_of(figures(read_run(write_run(tmp_path / "run")))["learning"]) if "cause" in row]
+    rows = [row for row in data_of(learning(read_run(write_run(tmp_path / "run")))) if "cause" in row]
     learned = {row["depth"]: row["value"] for row in rows if "learned" in row["cause"]}
     assert learned == {depth: 151 + depth for depth in range(1, 5)}  # the median of the two matrices
     assert {row["value"] for row in rows if "carried" in row["cause"]} == {7.0}
@@ -159,7 +158,7 @@ def test_a_failed_run_is_visible(tmp_path):
     folder = write_run(tmp_path / "run", end_state="diverged", broken=True)
     page = write_run_page(folder).read_text()
     assert "ended diverged from step 140 on" in page
-    failed = [row for row in data_of(figures(read_run(folder))["stream_rms"]) if "log" not in row]
+    failed = [row for row in data_of(stream_heatmap(read_run(folder))) if "log" not in row and "above" in row]
     assert {(row["step"], row["depth"]) for row in failed} == {(150, depth) for depth in range(5)}
     assert "Infinity" not in page.split("const specs")[1]
 
