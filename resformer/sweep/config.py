@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentParser
 
-from ..training.config import one_line, with_switches
+from ..training.config import ConfigFile, one_line, with_switches
 from .curves import DELTA
 
 
@@ -169,7 +169,7 @@ def parse_sweep(argv: list[str] | None = None) -> SweepConfig:
     parser = ArgumentParser(
         prog="sweep.py", description="Compare residual connections over a grid of runs.", exit_on_error=False
     )
-    parser.add_argument("--config", action="config", help="YAML file of the keys below; later flags win")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file of the keys below; later flags win")
     parser.add_class_arguments(SweepConfig, None)
     with_switches(parser)
     rest, overrides = _base_flags(sys.argv[1:] if argv is None else argv)
