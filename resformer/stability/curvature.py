@@ -24,6 +24,8 @@ ADAPTIVE_EDGE = 38.0
 """``(2 + 2 b1) / (1 - b1)`` at b1 = 0.9: Cohen et al. 2022, arXiv:2207.14484."""
 
 TRACE_VECTORS = 16
+ROUNDING = 1e-6
+"""Of a loss in float32: what moves by less than this share of it has not moved."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ def curvature(
 
 @torch.no_grad()
 def critical_learning_rate(model: nn.Module, batch: Batch, direction: torch.Tensor) -> float:
-    """The largest rate at which ``weights - rate * direction`` has a lower loss, found upwards from 1e-8 in eighths of
-    a decade; 0 if not even that one has."""
+    """The largest rate at which ``weights - rate * direction`` has a lower loss, before the first with a higher one,
+    found upwards from 1e-8 in eighths of a decade; 0 if none has."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     start = [p.clone() for p in parameters]
     parts = direction.split([p.numel() for p in parameters])
@@ -133,12 +135,11 @@ def critical_learning_rate(model: nn.Module, batch: Batch, direction: torch.Tens
                 rate = 10 ** (exponent / 8)
                 for p, at, part in zip(parameters, start, parts, strict=True):
                     p.copy_(at - rate * part.view_as(p))
-                if not loss_of(model, batch).item() < before:
-                    # Below this, a loss in float32 does not move.
-                    if critical or rate > 1e-4:
-                        break
-                    continue
-                critical = rate
+                after = loss_of(model, batch).item()
+                if not after <= before * (1 + ROUNDING):
+                    break
+                if after < before * (1 - ROUNDING):
+                    critical = rate
     finally:
         for p, at in zip(parameters, start, strict=True):
             p.copy_(at)

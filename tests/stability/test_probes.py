@@ -1,6 +1,7 @@
 """The probes against formulas written out, full Jacobians and Hessians of torch.autograd.functional, and NumPy."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,14 @@ from transformers import (
 )
 
 from resformer import ResformerConfig, ResformerForCausalLM
-from resformer.stability.curvature import curvature, hessian_operator, hessian_trace, largest_eigenvalue, second_moment
+from resformer.stability.curvature import (
+    critical_learning_rate,
+    curvature,
+    hessian_operator,
+    hessian_trace,
+    largest_eigenvalue,
+    second_moment,
+)
 from resformer.stability.landscape import filter_normalised_direction, landscape
 from resformer.stability.layouts import loss_of
 from resformer.stability.lens import lens
@@ -212,6 +220,28 @@ def test_preconditioned_sharpness_and_critical_rates(tiny):
     start = loss_of(model, inputs).item()
     assert after(found.critical_learning_rate) < start <= after(found.critical_learning_rate * 10 ** (1 / 8))
     model.zero_grad()
+
+
+def test_rounding_does_not_end_the_search_for_the_critical_rate():
+    """A quadratic loss of 3 + |w|^2 / 2 falls until a rate of 2 along its gradient; the first decades move it by less
+    than float32 resolves, up or down."""
+
+    class Quadratic(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.full((4,), 0.05))
+            self.turn = 0
+
+        def forward(self, input_ids, use_cache):
+            self.turn += 1
+            loss = 3 + self.w.square().sum() / 2 + 3e-7 * (-1) ** self.turn
+            # Two classes, the first of which has this cross-entropy.
+            first = (torch.exp(-loss) / (1 - torch.exp(-loss))).log()
+            return SimpleNamespace(logits=torch.stack([first, torch.zeros(())]).view(1, 1, 2))
+
+    model, inputs = Quadratic(), {"input_ids": torch.zeros(1, 1), "shift_labels": torch.zeros(1, 1, dtype=torch.long)}
+    found = critical_learning_rate(model, inputs, model.w.detach().clone())
+    assert 2 / 10 ** (1 / 8) <= found < 2
 
 
 def weights_of(residual, **options):
