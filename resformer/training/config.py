@@ -72,7 +72,7 @@ class ScheduleConfig:
 class TrainConfig:
     """How long and in what pieces a model trains."""
 
-    max_steps: int = 600
+    max_steps: int = 500
     """Optimiser steps."""
     batch_size: int = 16
     """Sequences per optimiser step, over all processes."""
