@@ -11,6 +11,7 @@ import torch
 
 from resformer import ResformerForCausalLM
 from resformer.data import training_batches
+from resformer.report.run_page import show_run_page
 from resformer.training import checkpoints, finishing, nonfinite, resuming, setup, sharding
 from resformer.training.config import parse_arguments
 from resformer.training.evaluation import bits_per_byte, evaluate
@@ -152,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     whole = sharding.gathered(model, accelerator)
     finishing.finish(status, config, whole, corpus, progress, accelerator, val_loss, instruments.watch)
     if accelerator.is_main_process and train.record_every:
-        finishing.show_page(folder)
+        show_run_page(folder)
     # Before the process group goes: the reducer in `wrapped` would free it holding the interpreter's lock, and wait
     # for gloo's thread, which may be waiting for that lock.
     del wrapped

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,15 @@ def write_run_page(folder: Path, static: bool = False) -> Path:
         ValueError: if ``folder`` is no run's, or its recorder was off.
     """
     return _write(read_run(folder), f"Run {folder.resolve().name}", static)
+
+
+def show_run_page(folder: Path) -> None:
+    """Write the page and say where it is; without room for it, the run has ended all the same."""
+    try:
+        print(f"the stream by depth and time    {write_run_page(folder)}")
+    except OSError as error:
+        again = f"python recipes/report.py {folder} writes it when there is"
+        print(f"warning: no room for {folder / 'report.html'} ({error.strerror}); {again}", file=sys.stderr)
 
 
 def write_pooled_page(folders: list[Path], out: Path, static: bool = True) -> Path:

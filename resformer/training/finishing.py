@@ -3,7 +3,6 @@
 import json
 import platform
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import torch
 from accelerate import Accelerator
 
 from ..data import Corpus
-from ..report.run_page import write_run_page
 from ..stability.endstate import StabilityWatch
 from .checkpoints import Progress, cannot_save, save_model
 from .config import RunConfig
@@ -29,15 +27,6 @@ def is_complete(folder: Path, progress: Progress) -> bool:
     except (OSError, ValueError):
         return False
     return (folder / "model").exists() and (summary.get("status"), summary.get("step")) == ("completed", progress.step)
-
-
-def show_page(folder: Path) -> None:
-    """The run's page; without room for it, the run has ended all the same."""
-    try:
-        print(f"the stream by depth and time    {write_run_page(folder)}")
-    except OSError as error:
-        again = f"python recipes/report.py {folder} writes it when there is"
-        print(f"warning: no room for {folder / 'report.html'} ({error.strerror}); {again}", file=sys.stderr)
 
 
 def greet(config: RunConfig, model, corpus: Corpus, accelerator: Accelerator, resumed: Path | None) -> None:
