@@ -7,12 +7,12 @@ The same command goes on with a sweep that was stopped. `--dry_run` prints the p
 
 from pathlib import Path
 
-from resformer.sweep import running, screen
-from resformer.sweep.config import parse_sweep
-from resformer.sweep.executors import make_executor
-from resformer.sweep.ledgers import corpora, make_plan
-from resformer.sweep.timing import keep_step_times
-from resformer.sweep.trials import Sweep
+from resformer.sweeps import running, screen
+from resformer.sweeps.config import parse_sweep
+from resformer.sweeps.executors import make_executor
+from resformer.sweeps.ledgers import corpora, make_plan
+from resformer.sweeps.timing import keep_step_times
+from resformer.sweeps.trials import Sweep
 from resformer.training.files import write_json
 from resformer.training.launch import run_program
 

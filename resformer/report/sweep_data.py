@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..sweep import running
-from ..sweep.analysis import Analysis, Result, analyse
-from ..sweep.config import SweepConfig, parse_sweep
-from ..sweep.curves import depth_limit
-from ..sweep.inference import poisson_rate
-from ..sweep.timing import STEPS
-from ..sweep.trials import Sweep, Trial
+from ..sweeps import running
+from ..sweeps.analysis import Analysis, Result, analyse
+from ..sweeps.config import SweepConfig, parse_sweep
+from ..sweeps.curves import depth_limit
+from ..sweeps.inference import poisson_rate
+from ..sweeps.timing import STEPS
+from ..sweeps.trials import Sweep, Trial
 from .run_data import with_depth
 
 TRAINED = ("ok", "spiked-recovered", "degraded")

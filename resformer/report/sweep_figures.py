@@ -7,7 +7,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ..sweep.inference import t_estimate
+from ..sweeps.inference import t_estimate
 from .charts import colours
 from .sweep_data import SweepReport
 

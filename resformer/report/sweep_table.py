@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..sweep.inference import wilson
+from ..sweeps.inference import wilson
 from .sweep_data import SweepReport
 
 HINTS = {

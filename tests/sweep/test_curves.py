@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from resformer.sweep import curves
+from resformer.sweeps import curves
 
 RATES = [1e-3, 1e-2, 1e-1]
 

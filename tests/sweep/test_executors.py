@@ -63,8 +63,8 @@ def test_a_trial_that_kills_its_process_takes_no_other_with_it(tmp_path, flags):
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path):
-    from resformer.sweep.config import ExecutorConfig
-    from resformer.sweep.executors import make_executor
+    from resformer.sweeps.config import ExecutorConfig
+    from resformer.sweeps.executors import make_executor
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

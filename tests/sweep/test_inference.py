@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from resformer.sweep.inference import holm, minimum_detectable_difference, poisson_rate, t_estimate, tost, wilson
+from resformer.sweeps.inference import holm, minimum_detectable_difference, poisson_rate, t_estimate, tost, wilson
 
 
 def test_paired_t_equals_scipy():

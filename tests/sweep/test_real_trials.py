@@ -10,10 +10,10 @@ import pytest
 import yaml
 from sweep_helpers import ROOT, definition, environment
 
-from resformer.sweep.config import ExecutorConfig, parse_sweep
-from resformer.sweep.executor_local import LocalExecutor
-from resformer.sweep.running import make_job
-from resformer.sweep.trials import Sweep, Trial
+from resformer.sweeps.config import ExecutorConfig, parse_sweep
+from resformer.sweeps.executor_local import LocalExecutor
+from resformer.sweeps.running import make_job
+from resformer.sweeps.trials import Sweep, Trial
 
 TRAIN = str(ROOT / "recipes" / "train.py")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from resformer.model.specification import KINDS
-from resformer.sweep.config import parse_sweep
-from resformer.sweep.trials import Sweep
+from resformer.sweeps.config import parse_sweep
+from resformer.sweeps.trials import Sweep
 
 FILES = sorted((Path(__file__).parents[2] / "recipes" / "sweeps").glob("*.yaml"))
 

@@ -127,10 +127,10 @@ def test_the_grid_extends_until_the_optimum_is_interior_or_the_budget_is_spent(t
 
 
 def test_the_reference_and_an_arm_of_another_best_rate_meet_at_both(tmp_path):
-    from resformer.sweep.analysis import Result
-    from resformer.sweep.config import parse_sweep
-    from resformer.sweep.plan import wanted
-    from resformer.sweep.trials import Sweep
+    from resformer.sweeps.analysis import Result
+    from resformer.sweeps.config import parse_sweep
+    from resformer.sweeps.plan import wanted
+    from resformer.sweeps.trials import Sweep
 
     whole = definition(tmp_path, grid={}, learning_rates={"grid": [1e-3, 3e-3, 1e-2, 3e-2], "extend_by": 0})
     plan = Sweep(parse_sweep(command(tmp_path, whole)[3:]))
@@ -214,8 +214,8 @@ def test_torn_trials_run_anew_and_are_kept(tmp_path):
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, changes, flags, named):
-    from resformer.sweep.config import parse_sweep
-    from resformer.sweep.trials import Sweep
+    from resformer.sweeps.config import parse_sweep
+    from resformer.sweeps.trials import Sweep
 
     with pytest.raises(ValueError) as error:
         file = command(tmp_path, definition(tmp_path, **changes))[-1]
@@ -226,8 +226,8 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, changes, flags, 
 
 
 def test_a_flag_sets_one_key_of_the_base_and_leaves_the_others(tmp_path):
-    from resformer.sweep.config import parse_sweep
-    from resformer.sweep.trials import Sweep
+    from resformer.sweeps.config import parse_sweep
+    from resformer.sweeps.trials import Sweep
 
     file = command(tmp_path, definition(tmp_path))[-1]
     told = Sweep(parse_sweep(["--config", file, "--base.train.max_steps", "7", "--base.optimizer.betas=[0.8, 0.9]"]))

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from resformer.sweep.analysis import Result, Rules, analyse
-from resformer.sweep.verdict import unguarded
+from resformer.sweeps.analysis import Result, Rules, analyse
+from resformer.sweeps.verdict import unguarded
 
 POINTS = ["L=2", "L=8"]
 RATES = [1e-3, 10**-2.5, 1e-2, 10**-1.5]

@@ -14,7 +14,7 @@ import torch
 from .config import ExecutorConfig
 from .worker import Ended, Job
 
-_WORKER = "from resformer.sweep.worker import main; main()"
+_WORKER = "from resformer.sweeps.worker import main; main()"
 
 
 class _Worker:
