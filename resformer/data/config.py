@@ -43,6 +43,13 @@ class DataConfig:
     num_workers: int = 0
     """Loader processes per training process. The batches do not depend on it."""
 
+    max_document_bytes: int = 2**30
+    """Longest document in bytes, unpacked: an archive or a line that holds more is refused, not read. A document takes
+    about four times its length in memory."""
+
+    max_files: int = 200_000
+    """Files that a folder or glob may hold: more, or links that lead in circles, are refused."""
+
     cache_dir: str | None = None
     """Folder of the tokenised corpora. Default: $XDG_CACHE_HOME/resformer, or ~/.cache/resformer."""
 
@@ -57,6 +64,9 @@ class DataConfig:
             raise DataError(f"data.sequence_length is {self.sequence_length}; it must be at least 1")
         if self.num_workers < 0:
             raise DataError(f"data.num_workers is {self.num_workers}; it must be 0 or more")
+        for name in ("max_document_bytes", "max_files"):
+            if getattr(self, name) < 1:
+                raise DataError(f"data.{name} is {getattr(self, name)}; it must be at least 1")
 
     def cache_folder(self) -> Path:
         """Where tokenised corpora are kept (not created here)."""

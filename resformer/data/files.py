@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import lzma
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +67,8 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
     ".zst": _open_zstandard,
 }
 ALLOWED = f"{' '.join(SUFFIXES)} (optionally {' '.join(OPENERS)})"
+_ROWS = 1024
+"""Of a table held at once."""
 _READING_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
@@ -78,25 +81,31 @@ def kind_of(path: Path) -> str | None:
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of the file as it lies on disk. Raises DataError if it cannot be read."""
+    """SHA-256 of the file as it lies on disk. Raises DataError if it cannot be read, or never ends."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"{path} is a pipe, socket or device; give files, which have an end")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
 
 
-def read_documents(path: Path, text_column: str) -> Iterator[str]:
-    """The documents of one file, in order, empty ones too. Raises DataError naming the path."""
+def read_documents(path: Path, text_column: str, limit: int) -> Iterator[str]:
+    """The documents of one file, in order, empty ones too, none of them longer than ``limit`` bytes.
+
+    Raises:
+        DataError: naming the path, for what cannot be read or is longer.
+    """
     kind = kind_of(path)
     try:
         if kind in TEXT_SUFFIXES:
             with _open(path) as file:
-                documents = iter([decode_text(file.read(), str(path))])
+                documents = iter([decode_text(_read(file, str(path), limit), str(path))])
         elif kind == ".jsonl":
-            documents = _json_lines(path, text_column)
+            documents = _json_lines(path, text_column, limit)
         else:
-            documents = _table_rows(path, text_column, parquet=kind == ".parquet")
+            documents = _table_rows(path, text_column, limit, parquet=kind == ".parquet")
         yield from documents
     except _READING_ERRORS as error:
         raise DataError(
@@ -136,17 +145,34 @@ def text_of(row: Any, column: str, where: str) -> str:
     return value
 
 
+def _read(file: IO[bytes], where: str, limit: int) -> bytes:
+    """All of a file: what is longer than ``limit`` is not held, however small the archive that it comes from."""
+    data = file.read(limit + 1)
+    refuse_longer(len(data), where, limit)
+    return data
+
+
+def refuse_longer(size: int, where: str, limit: int) -> None:
+    """Raises DataError if a document of ``size`` bytes is longer than ``data.max_document_bytes``."""
+    if size > limit:
+        raise DataError(
+            f"{where} is longer than {limit:,} bytes; split it into documents, or raise data.max_document_bytes"
+        )
+
+
 def _open(path: Path) -> Any:
     opener = OPENERS.get(path.suffix.lower())
     return opener(path) if opener else path.open("rb")
 
 
-def _json_lines(path: Path, column: str) -> Iterator[str]:
+def _json_lines(path: Path, column: str, limit: int) -> Iterator[str]:
     # Not the JSON reader of `datasets`: it turns text that looks like dates into timestamps, and its
     # errors do not say the line.
     with _open(path) as file:
-        for number, line in enumerate(file, start=1):
+        lines = iter(lambda: file.readline(limit + 1), b"")
+        for number, line in enumerate(lines, start=1):
             where = f"{path} line {number}"
+            refuse_longer(len(line), where, limit)
             text = decode_text(line, where)
             if not text.strip():
                 continue
@@ -157,30 +183,35 @@ def _json_lines(path: Path, column: str) -> Iterator[str]:
             yield text_of(row, column, where)
 
 
-def _table_rows(path: Path, column: str, *, parquet: bool) -> Iterator[str]:
+def _table_rows(path: Path, column: str, limit: int, *, parquet: bool) -> Iterator[str]:
     compressed = path.suffix.lower() in OPENERS
     # Both formats seek, so what is compressed from outside has to be unpacked whole.
     with _open(path) if compressed else pa.memory_map(str(path)) as file:
-        source = pa.BufferReader(file.read()) if compressed else file
-        if parquet:
-            table = pyarrow.parquet.ParquetFile(source)
-            names, batches = table.schema_arrow.names, table.iter_batches
-        else:
-            try:
-                records = pa.ipc.open_stream(source)
-                names, batches = records.schema.names, lambda columns: iter(records)
-            except pa.ArrowInvalid:  # the random-access kind of Arrow file
-                source.seek(0)
-                reader = pa.ipc.open_file(source)
-                names = reader.schema.names
-
-                def batches(columns: list[str]) -> Iterator[pa.RecordBatch]:
-                    return (reader.get_batch(index) for index in range(reader.num_record_batches))
-
+        source = pa.BufferReader(_read(file, str(path), limit)) if compressed else file
+        names, batches = _parquet(source, column) if parquet else _arrow(source)
         if column not in names:
             text_of(dict.fromkeys(names), column, str(path))
         row = 0
-        for batch in batches(columns=[column]):
-            for value in batch.column(column).to_pylist():
+        for batch in batches:
+            for scalar in batch.column(column):
                 row += 1
-                yield text_of({column: value}, column, f"{path} row {row}")
+                value, where = scalar.as_py(), f"{path} row {row}"
+                refuse_longer(len(value) if isinstance(value, str) else 0, where, limit)
+                yield text_of({column: value}, column, where)
+
+
+def _parquet(source: Any, column: str) -> tuple[list[str], Iterator[pa.RecordBatch]]:
+    names = pyarrow.parquet.read_schema(source).names
+    # Equal values are stored once, and stay so: unfolded, a small file can fill any memory.
+    table = pyarrow.parquet.ParquetFile(source, read_dictionary=[column] if column in names else None)
+    return names, table.iter_batches(batch_size=_ROWS, columns=[column])
+
+
+def _arrow(source: Any) -> tuple[list[str], Iterator[pa.RecordBatch]]:
+    try:
+        records = pa.ipc.open_stream(source)
+        return records.schema.names, iter(records)
+    except pa.ArrowInvalid:  # the random-access kind of Arrow file
+        source.seek(0)
+        reader = pa.ipc.open_file(source)
+        return reader.schema.names, (reader.get_batch(index) for index in range(reader.num_record_batches))

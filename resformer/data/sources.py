@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import itertools
 import os
 import socket
+import sys
 import sysconfig
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -36,7 +38,7 @@ def open_source(config: DataConfig) -> Source:
         return _standard_library()
     if config.source.startswith("hub:"):
         return _hub(config.source, config.text_column, config.streaming)
-    return _local_files(config.source, config.text_column)
+    return _local_files(config)
 
 
 def _standard_library() -> Source:
@@ -58,18 +60,21 @@ def _standard_library() -> Source:
     return Source("stdlib", _identity(*(content_digest(path) for path in paths)), documents)
 
 
-def _local_files(source: str, text_column: str) -> Source:
+def _local_files(config: DataConfig) -> Source:
+    source, text_column = config.source, config.text_column
     path = Path(source).expanduser()
-    if path.is_file():
+    if path.is_file() or path.is_fifo() or path.is_char_device() or path.is_block_device():
         if kind_of(path) is None:
             raise DataError(f"{path} is of no kind that can be read; allowed: {ALLOWED}")
         paths = [path]
     elif path.is_dir():
-        paths = [file for file in _files_under(path) if kind_of(file)]
+        paths = [file for file in _files_under(path, most=config.max_files) if kind_of(file)]
         if not paths:
             raise DataError(f"the folder {path} holds no file that can be read; allowed: {ALLOWED}")
     elif glob.has_magic(source):
-        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        names = itertools.islice(glob.iglob(str(path), recursive=True), config.max_files + 1)
+        found = sorted(Path(name) for name in names)
+        _refuse_more(len(found), source, config.max_files)
         paths = [file for file in found if file.is_file() and kind_of(file)]
         if not paths:
             what = "no file that can be read" if found else "nothing"
@@ -79,7 +84,7 @@ def _local_files(source: str, text_column: str) -> Source:
 
     def documents() -> Iterator[str]:
         for file in paths:
-            yield from read_documents(file, text_column)
+            yield from read_documents(file, text_column, config.max_document_bytes)
 
     # The order of the files counts and their folder does not: a corpus that was moved is the same corpus.
     return Source(source, _identity(text_column, *(f"{kind_of(p)}{content_digest(p)}" for p in paths)), documents)
@@ -95,13 +100,28 @@ def _nearest_source(path: Path) -> str:
     return hint or "; give 'stdlib', a file, folder or glob, or 'hub:OWNER/NAME'"
 
 
-def _files_under(root: Path, left_out: frozenset[str] = frozenset({"__pycache__"})) -> list[Path]:
-    """Every file below, hidden ones left out, in the order of its relative path on every system."""
-    found = []
+def _files_under(
+    root: Path, left_out: frozenset[str] = frozenset({"__pycache__"}), most: int = sys.maxsize
+) -> list[Path]:
+    """Every file below, hidden ones left out, in the order of its relative path on every system.
+
+    Raises:
+        DataError: if there are more than ``most``.
+    """
+    found: list[Path] = []
     for folder, folders, names in os.walk(root, followlinks=False):
         folders[:] = [name for name in folders if name not in left_out and not name.startswith(".")]
         found += [Path(folder, name) for name in names if not name.startswith(".")]
+        _refuse_more(len(found), str(root), most)
     return sorted(found, key=lambda path: path.relative_to(root).parts)
+
+
+def _refuse_more(files: int, where: str, most: int) -> None:
+    if files > most:
+        raise DataError(
+            f"{where} leads to more than {most:,} files (links that go in circles?); join them into fewer, or raise "
+            "data.max_files"
+        )
 
 
 def _hub(source: str, text_column: str, streaming: bool) -> Source:

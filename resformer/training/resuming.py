@@ -20,7 +20,7 @@ from .sharding import is_sharded, load_state, load_weights
 
 # What may differ between the run that saved and the run that goes on.
 _FREE = {
-    "run_dir", "resume", "trackers", "data.num_workers", "data.cache_dir",
+    "run_dir", "resume", "trackers", "data.num_workers", "data.cache_dir", "data.max_document_bytes", "data.max_files",
     *(f"train.{name}" for name in (
         "keep_checkpoints", "save_every", "micro_batch_size", "log_every", "eval_every", "record_every",
         "record_sequences", "on_divergence", "on_nonfinite", "max_rollbacks", "compile", "gradient_checkpointing",
