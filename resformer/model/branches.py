@@ -9,6 +9,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, eager_attention_forward
 
 from .configuration_resformer import ResformerConfig
+from .initialization import buffer, parameter
 from .normalization import make_norm
 
 
@@ -40,10 +41,8 @@ class ResformerAttention(nn.Module):
             self.v_proj = nn.Linear(input_size, keys, bias=config.attention_bias)
         self.mixes_values = takes_first and not self.shares_values
         if self.mixes_values:
-            half = torch.full((2,), 0.5)
-            self.value_mix = (
-                nn.Parameter(half) if config.value_residual == "learned" else nn.Buffer(half, persistent=False)
-            )
+            learned = config.value_residual == "learned"
+            self.value_mix = parameter(2, start=0.5) if learned else buffer(2, start=0.5)
         if config.qkv_norm or config.qk_norm == "head":
             self.q_norm, self.k_norm = make_norm(config, self.head_dim), make_norm(config, self.head_dim)
         elif config.qk_norm == "projection":

@@ -16,9 +16,9 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .branches import ResformerAttention, ResformerMLP
 from .configuration_resformer import ResformerConfig
-from .initialization import constant, matrix, name_modules
+from .initialization import Normal, draw, draw_starts, name_modules, usual
 from .losses import IGNORED, linear_cross_entropy, softcap
-from .normalization import DynamicTanh, make_norm
+from .normalization import NORM_CLASSES, make_norm
 from .residual import OptimizerHint, Residual, State
 from .shipping import write_custom_code
 from .specification import build
@@ -43,6 +43,12 @@ class ResformerBlock(GradientCheckpointingLayer):
     def residuals(self) -> list[Residual]:
         """The connections in the order in which they are applied."""
         return [self.parallel_residual] if self.is_parallel else [self.attention_residual, self.mlp_residual]
+
+    def wiring(self) -> list[tuple[Residual, list[nn.Module]]]:
+        """Each connection and the branches that it wires."""
+        if self.is_parallel:
+            return [(self.parallel_residual, [self.attention, self.mlp])]
+        return [(self.attention_residual, [self.attention]), (self.mlp_residual, [self.mlp])]
 
     def forward(self, state: State, first_values: torch.Tensor | None = None, **attention_inputs):
         """The state after this block, and the first block's values where ``value_residual`` needs them."""
@@ -80,30 +86,31 @@ class ResformerPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            matrix(module, self.config, len(self.config.sublayers) * self.config.num_hidden_layers)
-            if getattr(module, "bias", None) is not None:
+        if isinstance(module, nn.Embedding):
+            std = self.config.embedding_initializer_range
+            draw(module, "weight", Normal(self.config.initializer_range if std is None else std))
+        elif isinstance(module, nn.Linear):
+            sites = len(self.config.sublayers) * self.config.num_hidden_layers
+            draw(module, "weight", usual(module.initialization_path, self.config, sites))
+            if module.bias is not None:
                 init.zeros_(module.bias)
-        elif isinstance(module, (nn.RMSNorm, nn.LayerNorm, DynamicTanh)):
+        elif isinstance(module, NORM_CLASSES):
             init.ones_(module.weight)
             if getattr(module, "bias", None) is not None:
                 init.zeros_(module.bias)
-            if isinstance(module, DynamicTanh):
-                constant(module, module.initial_alpha, "alpha")
         elif isinstance(module, LlamaRotaryEmbedding):
             super()._init_weights(module)
-        elif isinstance(module, ResformerAttention) and module.mixes_values:
-            constant(module, 0.5, "value_mix")
 
     @torch.no_grad()
     def initialize_weights(self):
         super().initialize_weights()
         # After everything else, or the rule above would overwrite what the residual connections prescribe.
+        draw_starts(self)
         for block in self.modules():
             if isinstance(block, ResformerBlock):
-                branches = [[block.attention, block.mlp]] if block.is_parallel else [[block.attention], [block.mlp]]
-                for residual, its in zip(block.residuals, branches, strict=True):
-                    residual.init_all(*its)
+                for residual, branches in block.wiring():
+                    for branch in branches:
+                        residual.draw_branch(branch)
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As in transformers; the checkpoint also carries the code, a person's own residual connections included."""
@@ -317,6 +324,9 @@ class ResformerForCausalLM(ResformerPreTrainedModel, GenerationMixin):
         for path, module in self.named_modules():
             if isinstance(module, Residual):
                 hints |= {f"{path}.{name}": hint for name, hint in module.optimizer_hints().items()}
+            elif isinstance(module, (ResformerAttention, ResformerMLP)):
+                matrices = [f"{path}.{name}.weight" for name, m in module.named_modules() if isinstance(m, nn.Linear)]
+                hints |= {name: hints[name]._replace(orthogonalised=True) for name in matrices}
         return hints
 
     def floating_point_operations_per_token(self, sequence_length: int) -> int:

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from .initialization import parameter
+
 NORMS = ("rmsnorm", "layernorm", "dyt", "none")
 
 
@@ -29,13 +31,15 @@ class DynamicTanh(nn.Module):
 
     def __init__(self, size: int, alpha: float = 0.5):
         super().__init__()
-        self.initial_alpha = alpha
-        self.alpha = nn.Parameter(torch.full((1,), alpha))
+        self.alpha = parameter(1, start=alpha)
         self.weight = nn.Parameter(torch.ones(size))
         self.bias = nn.Parameter(torch.zeros(size))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.weight * torch.tanh(self.alpha * hidden_states) + self.bias
+
+
+NORM_CLASSES = (nn.RMSNorm, nn.LayerNorm, DynamicTanh)
 
 
 def make_norm(config, size: int | None = None) -> nn.Module:

@@ -7,9 +7,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 from transformers.utils.generic import maybe_autocast
 
-from .initialization import constant
+from .initialization import Start, draw, parameter
+from .normalization import NORM_CLASSES
 
 SUBLAYERS = ("attention", "mlp")
 PARALLEL = ("parallel",)
@@ -17,12 +19,17 @@ PARALLEL = ("parallel",)
 Branch = Callable[..., torch.Tensor]
 State = Any  # a tensor, or any pytree of tensors
 
+SMALL = 4096
+"""Elements up to which a connection shows a parameter of its own to a measurement by default."""
+
 
 class OptimizerHint(NamedTuple):
-    """What a parameter asks of the optimiser: factors on the group's learning rate and weight decay."""
+    """What a parameter asks of the optimiser: factors on the group's learning rate and weight decay, and whether it is
+    a matrix of a branch, which Muon orthogonalises."""
 
     learning_rate_multiplier: float = 1.0
     weight_decay_multiplier: float = 1.0
+    orthogonalised: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,16 @@ def full_precision(h: torch.Tensor) -> AbstractContextManager:
     return maybe_autocast(h.device.type, enabled=False)
 
 
+def sigmoid(logits: torch.Tensor) -> torch.Tensor:
+    """A gate on the stream, in float32 at least: in bfloat16 it would round what it lets pass at every site."""
+    return torch.sigmoid(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+
+
+def in_dtype(state: State, dtype: torch.dtype) -> State:
+    """Every tensor of numbers in ``state`` as ``dtype``."""
+    return tree_map_only(torch.Tensor, lambda x: x.to(dtype) if x.is_floating_point() else x, state)
+
+
 def at_least(smallest: float, **options: float | None) -> None:
     """Hold options against a lower bound; ``None`` stands for a default of the connection's own.
 
@@ -145,7 +162,7 @@ class GradientPreservingScale(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a: nn.Parameter | None = nn.Parameter(torch.zeros(1))
+        self.a: nn.Parameter | None = parameter(1, start=0.0)
         self.owner: tuple[GradientPreservingScale, ...] = ()  # a tuple, so that a is not registered twice
 
     def share(self, other: "GradientPreservingScale") -> None:
@@ -160,7 +177,9 @@ class Residual(nn.Module):
     """Wires one branch (attention or MLP) into the stream. Subclasses write their formula in ``forward``.
 
     Options are keyword arguments of ``__init__`` after ``config`` and ``site``, annotated and with defaults;
-    whatever lies outside their range raises ``ValueError``.
+    whatever lies outside their range raises ``ValueError``. Own parameters and buffers say where they start:
+    ``self.v = parameter(config.hidden_size, start=0.1)``. Parts of the formula that are worth looking at (gates, maps)
+    are methods, which ``forward`` and ``internals`` both use.
     """
 
     final_norm: ClassVar[bool] = True
@@ -173,6 +192,8 @@ class Residual(nn.Module):
     """Whether the branch has a norm of its own before its output projection."""
     changes_width: ClassVar[bool] = False
     """Whether the stream may leave wider or narrower than it arrives."""
+    gate_closes: bool = False
+    """Whether a gate stands between stream and branch: closed, it lets the stream pass as it came."""
     oracle: ClassVar[str] = "formula"
     """What the class is held against in ``tests/parity``: ``formula``, or a package and its class besides."""
 
@@ -229,7 +250,12 @@ class Residual(nn.Module):
         return self.exit(state)
 
     def step(self, state: State, branch: Branch) -> State:
-        """``forward`` with the segment's boundary around it. What a block calls."""
+        """``forward`` with the segment's boundary around it. What a block calls.
+
+        The state is handed on in the dtype in which it came, the embedding's: under autocast the stream is in float32
+        between sites, although branches write bfloat16.
+        """
+        dtype = tree_leaves(state)[0].dtype
         if self.enters:
             state = self.enter(state)
         drop = self.drop_path
@@ -238,36 +264,58 @@ class Residual(nn.Module):
             state = self.gpas(state)
         if self.exits:
             state = self.exit(state)
-        return self.read_out(state) if self.reads_out else state
+        return in_dtype(self.read_out(state) if self.reads_out else state, dtype)
 
     def stream(self, state: State) -> torch.Tensor:
         """What a measurement sees after this site: one stream ``[batch, time, hidden]``."""
         return state if self.exits or self.reads_out else self.exit(state)
+
+    def internals(self, state: State, written: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """What a measurement may look at inside: gates, scales, maps, weights over depth, by name.
+
+        By default own parameters of up to 4,096 elements that are no norm's. Activations are ``[batch, time, ...]``;
+        ``mixing`` is special: ``[batch, time, to, from]``.
+
+        Args:
+            state: that arrived at the formula.
+            written: by the branch, ``[batch, time, hidden]``, where it is known.
+        """
+        inside_norms = {id(p) for m in self.modules() if isinstance(m, NORM_CLASSES) for p in m.parameters()}
+        return {
+            name: own for name, own in self.named_parameters() if own.numel() <= SMALL and id(own) not in inside_norms
+        }
+
+    def lesioned(self, state: State, branch: Branch) -> State:
+        """``forward`` with the branch silenced: it writes zeros, or, where ``gate_closes``, the gate is closed.
+
+        The branch is called all the same, for the values that later blocks share.
+        """
+        formula = type(self).forward  # whoever measures puts this method in the place of the instance's own
+        if self.gate_closes:
+            formula(self, state, branch)
+            return state
+        return formula(self, state, lambda *read, **views: torch.zeros_like(branch(*read, **views)))
 
     def share(self, other: "Residual") -> None:
         """Told of the connection before it in the same block and segment, for what a method shares in a block."""
         if self.gpas is not None and other.gpas is not None:
             self.gpas.share(other.gpas)
 
-    def init_all(self, *branches: nn.Module) -> None:
-        """``init_weights`` for each branch of this site, and what the common options add."""
-        for branch in branches:
-            self.init_weights(branch)
-        if self.gpas is not None and self.gpas.a is not None:
-            constant(self.gpas, 0.0, "a")
+    def branch_start(self, name: str, linear: nn.Linear) -> Start | None:
+        """Where the method lets the matrix ``name`` of its branch start; None leaves it to the model's rule."""
+        return None
 
-    def init_weights(self, branch: nn.Module) -> None:
-        """Set own parameters and buffers, and rescale the branch's weights where the method says so.
-
-        Runs last, after the model's own initialisation, and through ``initialization``'s functions only: they
-        leave alone what a checkpoint brought.
-        """
+    def draw_branch(self, branch: nn.Module) -> None:
+        """Let the branch's matrices start as ``branch_start`` says."""
+        for name, linear in branch.named_children():
+            if isinstance(linear, nn.Linear) and (start := self.branch_start(name, linear)) is not None:
+                draw(linear, "weight", start)
 
     def optimizer_hints(self) -> dict[str, OptimizerHint]:
         """What each own parameter asks of the optimiser, by its name inside this module."""
         hints = {}
-        for name, parameter in self.named_parameters():
-            decays = parameter.ndim >= 2 and name not in self.no_weight_decay
+        for name, own in self.named_parameters():
+            decays = own.ndim >= 2 and name not in self.no_weight_decay
             hints[name] = OptimizerHint(self.learning_rate_multipliers.get(name, 1.0), float(decays))
         return hints
 

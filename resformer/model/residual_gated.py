@@ -6,30 +6,29 @@ from typing import Literal
 import torch
 from torch import nn
 
-from .initialization import constant, normal, uniform
+from .initialization import Normal, Uniform, parameter, starting
 from .normalization import make_norm
-from .residual import Residual, Site
+from .residual import Residual, Site, sigmoid
 
 
 class _Gate(nn.Module):
-    """``sigmoid(W h + b)``, W a full matrix, a diagonal one, or one row for all channels."""
+    """``sigmoid(W h + b)``, W a full matrix, a diagonal one, or one row for all channels.
+
+    The paper's W is zero-mean with unit gain over its inputs.
+    """
 
     def __init__(self, size: int, form: str, bias: float):
         super().__init__()
-        self.form, self.initial_bias = form, bias
+        self.form = form
         rows = 1 if form == "scalar" else size
-        self.weight = nn.Parameter(torch.zeros(size) if form == "diagonal" else torch.zeros(rows, size))
-        self.bias = nn.Parameter(torch.full((rows,), bias))
+        shape = (size,) if form == "diagonal" else (rows, size)
+        self.weight = parameter(*shape, start=Normal(1 / math.sqrt(size)))
+        self.bias = parameter(rows, start=bias)
 
     def forward(self, h):
         if self.form == "diagonal":
-            return torch.sigmoid(self.weight * h + self.bias)
-        return torch.sigmoid(nn.functional.linear(h, self.weight, self.bias))
-
-    def init_weights(self):
-        # The paper's W is zero-mean with unit gain over its inputs.
-        normal(self, std=1 / math.sqrt(self.weight.shape[-1]))
-        constant(self, self.initial_bias, "bias")
+            return sigmoid(self.weight * h + self.bias)
+        return sigmoid(nn.functional.linear(h, self.weight, self.bias))
 
 
 class Highway(Residual):
@@ -57,16 +56,20 @@ class Highway(Residual):
         self.norm = make_norm(config) if norm == "pre" else nn.Identity()
         self.transform = _Gate(config.hidden_size, gate, bias)
         self.carry = None if coupled else _Gate(config.hidden_size, gate, -bias)
+        self.gate_closes = coupled
+
+    def gates(self, h):
+        """t and c."""
+        t = self.transform(h)
+        return t, 1 - t if self.carry is None else self.carry(h)
 
     def forward(self, h, f):
-        t = self.transform(h)
-        c = 1 - t if self.carry is None else self.carry(h)
+        t, c = self.gates(h)
         return t * f(self.norm(h)) + c * h
 
-    def init_weights(self, branch):
-        self.transform.init_weights()
-        if self.carry is not None:
-            self.carry.init_weights()
+    def internals(self, state, written=None):
+        t, c = self.gates(state)
+        return {"gate": t, "bias": self.transform.bias} | ({} if self.carry is None else {"carry": c})
 
 
 class GRU(Residual):
@@ -80,19 +83,30 @@ class GRU(Residual):
     """
 
     oracle = "x-transformers gate_residual"
+    gate_closes = True
 
     def __init__(self, config, site: Site, *, norm: Literal["none", "pre"] = "none"):
         super().__init__(config, site)
         self.norm = make_norm(config) if norm == "pre" else nn.Identity()
         self.cell = nn.GRUCell(config.hidden_size, config.hidden_size)
+        for own in self.cell.parameters():
+            starting(own, Uniform(1 / math.sqrt(config.hidden_size)))
+
+    def gates(self, h, y):
+        """r, z (the share of the stream that is kept) and the candidate n."""
+        cell = self.cell
+        of_branch = nn.functional.linear(y, cell.weight_ih, cell.bias_ih).chunk(3, dim=-1)
+        of_stream = nn.functional.linear(h, cell.weight_hh, cell.bias_hh).chunk(3, dim=-1)
+        r, z = (sigmoid(stream + branch) for stream, branch in zip(of_stream[:2], of_branch[:2], strict=True))
+        return r, z, torch.tanh(of_branch[2] + of_stream[2] * r)
 
     def forward(self, h, f):
-        y = f(self.norm(h))
-        return self.cell(y.flatten(0, -2).to(h.dtype), h.flatten(0, -2)).to(h.dtype).view_as(h)
+        # Written out, for under autocast torch's cell rounds the stream that it keeps to bfloat16.
+        _, z, n = self.gates(h, f(self.norm(h)))
+        return (h - n) * z + n
 
-    def init_weights(self, branch):
-        for name, _ in self.cell.named_parameters():
-            uniform(self.cell, 1 / math.sqrt(self.cell.hidden_size), name)
+    def internals(self, state, written=None):
+        return super().internals(state) if written is None else {"gate": self.gates(state, written)[1]}
 
 
 class GTrXL(Residual):
@@ -108,6 +122,8 @@ class GTrXL(Residual):
         bias: initial b; by default 2 for ``gru`` and 1 for the others, near the identity.
     """
 
+    gate_closes = True
+
     def __init__(
         self,
         config,
@@ -119,34 +135,47 @@ class GTrXL(Residual):
         super().__init__(config, site)
         self.norm = make_norm(config)
         self.gate = gate
-        self.initial_bias = (2.0 if gate == "gru" else 1.0) if bias is None else bias
         size = config.hidden_size
         matrices = {"gru": ("w_r", "u_r", "w_z", "u_z", "w", "u"), "sigtanh": ("w", "u")}.get(gate, ("w",))
         for name in matrices:
-            self.register_parameter(name, nn.Parameter(torch.zeros(size, size)))
-        self.matrices = matrices
-        self.b = None if gate == "input" else nn.Parameter(torch.full((size,), self.initial_bias))
+            self.register_parameter(name, parameter(size, size, start=Normal(1 / math.sqrt(size))))
+        if bias is None:
+            bias = 2.0 if gate == "gru" else 1.0
+        self.b = None if gate == "input" else parameter(size, start=bias)
+
+    def gates(self, h, y):
+        """The gate (z of ``gru``) for the stream h and ``y = relu(f(norm(h)))``."""
+        linear = nn.functional.linear
+        if self.gate == "input":
+            return sigmoid(linear(h, self.w))
+        if self.gate == "output":
+            return sigmoid(linear(h, self.w) - self.b)
+        if self.gate == "highway":
+            return sigmoid(linear(h, self.w) + self.b)
+        if self.gate == "sigtanh":
+            return sigmoid(linear(y, self.w) - self.b)
+        return sigmoid(linear(y, self.w_z) + linear(h, self.u_z) - self.b)
 
     def forward(self, h, f):
         y = torch.relu(f(self.norm(h)))
-        linear, sigmoid = nn.functional.linear, torch.sigmoid
+        linear = nn.functional.linear
+        if self.gate == "gru":
+            r = sigmoid(linear(y, self.w_r) + linear(h, self.u_r))
+            z = self.gates(h, y)
+            return (1 - z) * h + z * torch.tanh(linear(y, self.w) + linear((r * h).to(h.dtype), self.u))
+        g = self.gates(h, y)
         if self.gate == "input":
-            return sigmoid(linear(h, self.w)) * h + y
+            return g * h + y
         if self.gate == "output":
-            return h + sigmoid(linear(h, self.w) - self.b) * y
+            return h + g * y
         if self.gate == "highway":
-            g = sigmoid(linear(h, self.w) + self.b)
             return g * h + (1 - g) * y
-        if self.gate == "sigtanh":
-            return h + sigmoid(linear(y, self.w) - self.b) * torch.tanh(linear(y, self.u))
-        r = sigmoid(linear(y, self.w_r) + linear(h, self.u_r))
-        z = sigmoid(linear(y, self.w_z) + linear(h, self.u_z) - self.b)
-        return (1 - z) * h + z * torch.tanh(linear(y, self.w) + linear(r * h, self.u))
+        return h + g * torch.tanh(linear(y, self.u))
 
-    def init_weights(self, branch):
-        for name in self.matrices:
-            normal(self, 1 / math.sqrt(self.config.hidden_size), name)
-        constant(self, self.initial_bias, "b")
+    def internals(self, state, written=None):
+        if written is None:
+            return super().internals(state)
+        return {"gate": self.gates(state, torch.relu(written))} | ({} if self.b is None else {"bias": self.b})
 
 
 class Gated(Residual):
@@ -166,18 +195,19 @@ class Gated(Residual):
         if not 0 < init < 1:
             raise ValueError(f"init is {init}; it must be in (0, 1)")
         self.norm = make_norm(config)
-        self.initial_bias = math.log(init / (1 - init))
         rows = config.hidden_size if gate == "vector" else 1
-        self.weight = nn.Parameter(torch.zeros(rows, config.hidden_size)) if data else None
-        self.bias = nn.Parameter(torch.full((rows,), self.initial_bias))
+        self.weight = parameter(rows, config.hidden_size, start=0.0) if data else None
+        self.bias = parameter(rows, start=math.log(init / (1 - init)))
+
+    def gates(self, h):
+        """sigmoid(g)."""
+        return sigmoid(self.bias if self.weight is None else nn.functional.linear(h, self.weight, self.bias))
 
     def forward(self, h, f):
-        g = self.bias if self.weight is None else nn.functional.linear(h, self.weight, self.bias)
-        return h + torch.sigmoid(g) * f(self.norm(h))
+        return h + self.gates(h) * f(self.norm(h))
 
-    def init_weights(self, branch):
-        constant(self, 0.0, "weight")
-        constant(self, self.initial_bias, "bias")
+    def internals(self, state, written=None):
+        return {"gate": self.gates(state).expand(*state.shape[:2], -1)}
 
 
 class Orthogonal(Residual):

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from .initialization import constant, normal
+from .initialization import Identity, Normal, parameter, starting
 from .normalization import RMSNorm, make_norm
 from .residual import Residual, Site, at_least, full_precision
 
@@ -31,14 +31,14 @@ class X0Mix(Residual):
         super().__init__(config, site)
         block, blocks = site.blocks_of_segment()
         depth = block / max(1, blocks - 1)
-        self.initial = (1.0, 0.0) if init == "identity" else (1.15 - 0.10 * depth, 0.20 - 0.15 * depth)
+        a, b = (1.0, 0.0) if init == "identity" else (1.15 - 0.10 * depth, 0.20 - 0.15 * depth)
         self.norm = make_norm(config)
         self.mixes = site.begins_block
-        self.a = nn.Parameter(torch.full((1,), self.initial[0])) if self.mixes else None
-        self.b = nn.Parameter(torch.full((1,), self.initial[1])) if self.mixes else None
+        self.a = parameter(1, start=a) if self.mixes else None
+        self.b = parameter(1, start=b) if self.mixes else None
         self.backout = backout
         self.keeps_middle = backout and site.ends_block and block == blocks // 2
-        self.w = nn.Parameter(torch.full((1,), 0.2)) if backout and site.ends_stack else None
+        self.w = parameter(1, start=0.2) if backout and site.ends_stack else None
 
     def enter(self, hidden_states):
         x0 = hidden_states
@@ -56,11 +56,6 @@ class X0Mix(Residual):
 
     def read_out(self, state):
         return state[0] if self.w is None else state[0] - self.w * state[2]
-
-    def init_weights(self, branch):
-        for name, value in zip("ab", self.initial, strict=True):
-            constant(self, value, name)
-        constant(self, 0.2, "w")
 
 
 class Concat(Residual):
@@ -82,7 +77,7 @@ class Concat(Residual):
         collected = width + site.position * self.growth
         self.norm = make_norm(config)
         self.reader = _reader(collected, width, bottleneck)
-        self.grow = nn.Linear(width, self.growth, bias=False) if self.growth != width else nn.Identity()
+        self.grow = _linear(width, self.growth) if self.growth != width else nn.Identity()
         self.exit_reader = _reader(collected + self.growth, width, bottleneck) if site.ends_segment else None
 
     def enter(self, hidden_states):
@@ -92,25 +87,27 @@ class Concat(Residual):
         return *state, self.grow(f(self.norm(self._read(self.reader, state))))
 
     def exit(self, state):
-        return self._read(self.exit_reader, state)
+        with full_precision(state[0]):
+            return self._read(self.exit_reader, state)
 
     def stream(self, state):
         """Inside a segment what the site has read: there is no sum to look at."""
         return super().stream(state) if self.exit_reader is not None else self._read(self.reader, state[:-1])
 
     def _read(self, reader, state):
-        return reader(torch.cat([part.to(state[0].dtype) for part in state], dim=-1))
-
-    def init_weights(self, branch):
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                normal(module, module.in_features**-0.5)
+        return reader(torch.cat(state, dim=-1))
 
 
 def _reader(collected: int, width: int, bottleneck: int | None) -> nn.Module:
     if bottleneck is None:
-        return nn.Linear(collected, width, bias=False)
-    return nn.Sequential(nn.Linear(collected, bottleneck, bias=False), nn.Linear(bottleneck, width, bias=False))
+        return _linear(collected, width)
+    return nn.Sequential(_linear(collected, bottleneck), _linear(bottleneck, width))
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    linear = nn.Linear(inputs, outputs, bias=False)
+    starting(linear.weight, Normal(inputs**-0.5))
+    return linear
 
 
 class DenseFormer(Residual):
@@ -133,7 +130,8 @@ class DenseFormer(Residual):
         averages = site.ends_block and (block + 1) % period == 0
         self.first = (block + 1) % dilation  # the earliest of every dilation-th output that ends with the newest
         self.dilation = dilation
-        self.a = nn.Parameter(torch.zeros((block + 1) // dilation + 1)) if averages else None
+        earlier = (block + 1) // dilation
+        self.a = parameter(earlier + 1, start=[0.0] * earlier + [1.0]) if averages else None
 
     def enter(self, hidden_states):
         return hidden_states, (hidden_states,)
@@ -150,17 +148,13 @@ class DenseFormer(Residual):
     def exit(self, state):
         return state[0]
 
-    def init_weights(self, branch):
-        if self.a is not None:
-            constant(self, torch.arange(len(self.a)) == len(self.a) - 1, "a")
-
 
 class _DepthAttention(nn.Module):
     """``sum_i softmax_i(query . rmsnorm(v_i)) v_i`` over sources v_i, token by token."""
 
     def __init__(self, config):
         super().__init__()
-        self.query = nn.Parameter(torch.zeros(config.hidden_size))
+        self.query = parameter(config.hidden_size, start=0.0)
         self.norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
 
     def weights(self, sources):
@@ -208,10 +202,9 @@ class AttentionResidual(Residual):
     def read_out(self, sources):
         return self.attend_out(sources)
 
-    def init_weights(self, branch):
-        for attention in (self.attend, self.attend_out):
-            if attention is not None:
-                constant(attention, 0.0, "query")
+    def internals(self, state, written=None):
+        weights = self.attend.weights(state).squeeze(-1)
+        return {"depth_attention": weights.permute(1, 2, 0)} | super().internals(state)
 
 
 class UNet(Residual):
@@ -244,13 +237,13 @@ class UNet(Residual):
         self.norm = make_norm(config)
         self.pushes = site.ends_block and block < blocks // 2
         self.pops = site.begins_block and block >= blocks - blocks // 2
-        self.initial_w = init
         self.w: nn.Parameter | float | None = None
         self.project: nn.Linear | None = None
         if self.pops and mode == "concat":
             self.project = nn.Linear(2 * config.hidden_size, config.hidden_size)
+            starting(self.project.weight, Identity())
         elif self.pops:
-            self.w = nn.Parameter(torch.full((1,), init)) if weight == "learned" else init
+            self.w = parameter(1, start=init) if weight == "learned" else init
 
     def enter(self, hidden_states):
         return hidden_states, ()
@@ -269,13 +262,6 @@ class UNet(Residual):
 
     def exit(self, state):
         return state[0]
-
-    def init_weights(self, branch):
-        if isinstance(self.w, nn.Parameter):
-            constant(self, self.initial_w, "w")
-        if self.project is not None:
-            constant(self.project, torch.eye(*self.project.weight.shape), "weight")
-            constant(self.project, 0.0, "bias")
 
 
 KINDS: dict[str, type[Residual]] = {

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from .initialization import constant
+from .initialization import buffer, parameter
 from .normalization import make_norm
 from .residual import Residual, Site, positive
 
@@ -47,7 +47,7 @@ class Siamese(Residual):
         self.norm_post, self.norm_pre, self.norm_in = (make_norm(config) for _ in range(3))
         self.norms_out = nn.ModuleList(make_norm(config) for _ in range(2)) if site.ends_segment else None
         # A buffer and not a number, so that all depths share one compiled graph; every dtype holds l + 1 exactly.
-        self.depth = nn.Buffer(torch.tensor(site.layer + 1.0), persistent=False)
+        self.depth = buffer(start=site.layer + 1.0)
 
     def enter(self, hidden_states):
         return hidden_states, hidden_states
@@ -66,9 +66,6 @@ class Siamese(Residual):
         """Inside a segment the stream q, which is the sum of what was written."""
         return super().stream(state) if self.norms_out is not None else state[1]
 
-    def init_weights(self, branch):
-        constant(self, self.site.layer + 1.0, "depth")
-
 
 class TwoLane(Residual):
     """``a' = r_a a + p_a y``, ``b' = r_b b + p_b y``: attention reads lane a, the MLP lane b, both write both; exit is
@@ -86,10 +83,8 @@ class TwoLane(Residual):
         positive(decay=decay)
         self.norm = make_norm(config)
         self.reads = 1 if site.sublayer == "mlp" else 0
-        self.initial_r = decay
-        self.initial_p = torch.tensor([1.0, cross if site.sublayer == "attention" else 1.0], device="cpu")
-        self.r = nn.Parameter(torch.full((2,), decay))
-        self.p = nn.Parameter(torch.ones(2))
+        self.r = parameter(2, start=decay)
+        self.p = parameter(2, start=[1.0, cross if site.sublayer == "attention" else 1.0])
 
     def enter(self, hidden_states):
         return hidden_states, hidden_states
@@ -101,10 +96,6 @@ class TwoLane(Residual):
 
     def exit(self, state):
         return (state[0] + state[1]) / 2
-
-    def init_weights(self, branch):
-        constant(self, self.initial_r, "r")
-        constant(self, self.initial_p, "p")
 
 
 class Momentum(Residual):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import nn
 
-from .initialization import matrix, xavier_normal
+from .initialization import Xavier, usual
 from .normalization import make_norm
 from .residual import Residual, Site, positive
 
@@ -154,10 +154,9 @@ class BottomToTop(Residual):
     def exit(self, state):
         return state[0]
 
-    def init_weights(self, branch):
-        for linear in branch.modules():
-            if isinstance(linear, nn.Linear):
-                matrix(linear, self.config, self.site.num_sites, self.site.num_hidden_layers**-0.5)
+    def branch_start(self, name, linear):
+        factor = self.site.num_hidden_layers**-0.5
+        return usual(linear.initialization_path, self.config, self.site.num_sites, factor)
 
 
 class Keel(Residual):
@@ -201,10 +200,8 @@ class SubLN(Residual):
     def forward(self, h, f):
         return h + f(self.norm(h))
 
-    def init_weights(self, branch):
-        for name, linear in branch.named_children():
-            if isinstance(linear, nn.Linear):
-                xavier_normal(linear, gain=1.0 if name in ("q_proj", "k_proj") else self.gain)
+    def branch_start(self, name, linear):
+        return Xavier(1.0 if name in ("q_proj", "k_proj") else self.gain)
 
 
 KINDS: dict[str, type[Residual]] = {

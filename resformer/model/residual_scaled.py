@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from .initialization import constant, xavier_normal
+from .initialization import Xavier, buffer, parameter
 from .normalization import make_norm
 from .residual import Residual, Site, at_least, positive
 
@@ -41,21 +41,15 @@ class Scaled(Residual):
     ):
         super().__init__(config, site)
         self.norm = make_norm(config) if norm == "pre" else nn.Identity()
-        self.skip, self.branch = skip, branch
-        if learned:
-            size = config.hidden_size if per == "vector" else 1
-            self.a = nn.Parameter(torch.full((size,), float(skip)))
-            self.b = nn.Parameter(torch.full((size,), float(branch)))
-        else:
-            self.a, self.b = skip, branch
+        size = config.hidden_size if per == "vector" else 1
+        self.a = parameter(size, start=skip) if learned else skip
+        self.b = parameter(size, start=branch) if learned else branch
 
     def forward(self, h, f):
         return self.a * h + self.b * f(self.norm(h))
 
-    def init_weights(self, branch):
-        if isinstance(self.a, nn.Parameter):
-            constant(self, self.skip, "a")
-            constant(self, self.branch, "b")
+    def internals(self, state, written=None):
+        return {name: torch.as_tensor(getattr(self, name), device=state.device) for name in ("a", "b")}
 
 
 class Granite(Scaled):
@@ -127,7 +121,7 @@ class ReZero(Residual):
         super().__init__(config, site)
         self.norm = make_norm(config) if norm == "pre" else nn.Identity()
         self.shares = share == "block"
-        self.a = nn.Parameter(torch.zeros(1))
+        self.a: nn.Parameter | None = parameter(1, start=0.0)
         self.owner: tuple[ReZero, ...] = ()  # a tuple, so that the other site's scalar is not registered twice
 
     def share(self, other):
@@ -138,9 +132,6 @@ class ReZero(Residual):
     def forward(self, h, f):
         a = self.owner[0].a if self.owner else self.a
         return h + a * f(self.norm(h))
-
-    def init_weights(self, branch):
-        constant(self, 0.0, "a")
 
 
 class LayerScale(Residual):
@@ -157,15 +148,13 @@ class LayerScale(Residual):
         super().__init__(config, site)
         at_least(0, init=init)
         depth = site.num_hidden_layers
-        self.initial_value = init if init is not None else 0.1 if depth <= 18 else 1e-5 if depth <= 24 else 1e-6
+        if init is None:
+            init = 0.1 if depth <= 18 else 1e-5 if depth <= 24 else 1e-6
         self.norm = make_norm(config)
-        self.v = nn.Parameter(torch.full((config.hidden_size,), self.initial_value))
+        self.v = parameter(config.hidden_size, start=init)
 
     def forward(self, h, f):
         return h + self.v * f(self.norm(h))
-
-    def init_weights(self, branch):
-        constant(self, self.initial_value, "v")
 
 
 class DeepNorm(Residual):
@@ -191,10 +180,11 @@ class DeepNorm(Residual):
     def forward(self, h, f):
         return self.norm(self.alpha * h + f(h))
 
-    def init_weights(self, branch):
-        for name, linear in branch.named_children():
-            if isinstance(linear, nn.Linear):
-                xavier_normal(linear, gain=1.0 if name in ("q_proj", "k_proj") else self.beta)
+    def internals(self, state, written=None):
+        return {name: torch.tensor(getattr(self, name), device=state.device) for name in ("alpha", "beta")}
+
+    def branch_start(self, name, linear):
+        return Xavier(1.0 if name in ("q_proj", "k_proj") else self.beta)
 
 
 class LayerNormScaling(Residual):
@@ -207,13 +197,13 @@ class LayerNormScaling(Residual):
         super().__init__(config, site)
         self.norm = make_norm(config)
         # A buffer and not a number, so that all depths share one compiled graph.
-        self.depth = nn.Buffer(torch.tensor(site.layer + 1.0), persistent=False)
+        self.depth = buffer(start=site.layer + 1.0)
 
     def forward(self, h, f):
         return h + f(self.norm(h) / torch.sqrt(self.depth))
 
-    def init_weights(self, branch):
-        constant(self, self.site.layer + 1.0, "depth")
+    def internals(self, state, written=None):
+        return {"scale": self.depth.rsqrt()}
 
 
 KINDS: dict[str, type[Residual]] = {

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from .initialization import constant, normal, orthogonal
+from .initialization import Identity, Normal, Orthogonal, parameter
 from .normalization import make_norm
 from .residual import Residual, Site, full_precision
 
@@ -24,19 +24,13 @@ class Projection(Residual):
         super().__init__(config, site)
         width = site.input_size or config.hidden_size
         self.norm = make_norm(config, width)
-        self.weight = nn.Parameter(torch.zeros(config.hidden_size, width))
+        start = Identity() if width == config.hidden_size else Orthogonal()
+        self.weight = parameter(config.hidden_size, width, start=start)
 
     def forward(self, h, f):
         with full_precision(h):
             carried = nn.functional.linear(h, self.weight)
         return carried + f(self.norm(h))
-
-    def init_weights(self, branch):
-        rows, columns = self.weight.shape
-        if rows == columns:
-            constant(self, torch.eye(rows), "weight")
-        else:
-            orthogonal(self, "weight")
 
 
 class Laurel(Residual):
@@ -70,12 +64,12 @@ class Laurel(Residual):
         if not 0 < skip < 1:
             raise ValueError(f"init is {init}; it must be in (0, 1)")
         logit = math.log(skip / (1 - skip)) / (2 if bound == "softmax" else 1)
-        self.initial_weights = torch.tensor([-logit, logit], device="cpu")
+        width, augments = config.hidden_size, "lr" in mode
         self.norm = make_norm(config)
         self.bound = bound
-        self.weights = nn.Parameter(torch.zeros(2)) if "rw" in mode else None
-        self.down = nn.Parameter(torch.zeros(rank, config.hidden_size)) if "lr" in mode else None
-        self.up = nn.Parameter(torch.zeros(config.hidden_size, rank)) if "lr" in mode else None
+        self.weights = parameter(2, start=[-logit, logit]) if "rw" in mode else None
+        self.down = parameter(rank, width, start=Normal(1 / math.sqrt(width))) if augments else None
+        self.up = parameter(width, rank, start=0.0) if augments else None
 
     def forward(self, h, f):
         y = f(self.norm(h))
@@ -83,13 +77,17 @@ class Laurel(Residual):
             h = h + nn.functional.linear(nn.functional.linear(h, self.down), self.up)
         if self.weights is None:
             return h + y
-        a, b = torch.softmax(self.weights, 0) if self.bound == "softmax" else torch.sigmoid(self.weights)
+        a, b = self.scales(self.weights)
         return a * y + b * h
 
-    def init_weights(self, branch):
-        constant(self, self.initial_weights, "weights")
-        normal(self, 1 / math.sqrt(self.config.hidden_size), "down")
-        constant(self, 0.0, "up")
+    def scales(self, weights):
+        """a and b, positive and small."""
+        return torch.softmax(weights, 0) if self.bound == "softmax" else torch.sigmoid(weights)
+
+    def internals(self, state, written=None):
+        found = super().internals(state, written)
+        weights = found.pop("weights", None)
+        return found if weights is None else found | dict(zip("ab", self.scales(weights), strict=True))
 
 
 KINDS: dict[str, type[Residual]] = {"projection": Projection, "laurel": Laurel}

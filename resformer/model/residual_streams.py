@@ -7,7 +7,7 @@ import torch
 from einops import rearrange, repeat
 from torch import nn
 
-from .initialization import constant, matrix, normal
+from .initialization import OUTPUTS, Normal, parameter, usual
 from .normalization import make_norm
 from .residual import Residual, Site, at_least, full_precision
 
@@ -39,13 +39,14 @@ class HyperConnections(Residual):
     def _make_weights(self, width: int, reads: int, dynamic: bool) -> None:
         """``alpha``: columns to read, then columns to carry; ``beta``: what each stream gets of the branch."""
         self.reads = reads
-        self.alpha = nn.Parameter(torch.zeros(self.n, reads + self.n))
-        self.beta = nn.Parameter(torch.ones(self.n))
+        start = torch.cat([self._initial_reads(), torch.eye(self.n, device="cpu")], dim=1)
+        self.alpha = parameter(self.n, reads + self.n, start=start)
+        self.beta = parameter(self.n, start=1.0)
         self.stream_norm = nn.LayerNorm(width, eps=self.config.norm_eps) if dynamic else None
-        self.alpha_weight = nn.Parameter(torch.zeros(width, reads + self.n)) if dynamic else None
-        self.beta_weight = nn.Parameter(torch.zeros(width, 1)) if dynamic else None
-        self.alpha_scale = nn.Parameter(torch.full((1,), 0.01)) if dynamic else None
-        self.beta_scale = nn.Parameter(torch.full((1,), 0.01)) if dynamic else None
+        self.alpha_weight = parameter(width, reads + self.n, start=0.0) if dynamic else None
+        self.beta_weight = parameter(width, 1, start=0.0) if dynamic else None
+        self.alpha_scale = parameter(1, start=0.01) if dynamic else None
+        self.beta_scale = parameter(1, start=0.01) if dynamic else None
 
     def maps(self, streams: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """alpha ``[..., n, reads + n]`` and beta ``[..., n]`` for streams ``[batch, time, n, width]``."""
@@ -69,18 +70,19 @@ class HyperConnections(Residual):
     def exit(self, streams):
         return streams.mean(-2)
 
-    def _initial_reads(self) -> torch.Tensor:
-        return (torch.arange(self.n) == self.site.index % self.n).float().unsqueeze(1)
+    def internals(self, state, written=None):
+        alpha, beta = self.maps(state)
+        shape = state.shape[:2]
+        read, mixing = alpha.expand(*shape, -1, -1).split([self.reads, self.n], dim=-1)
+        return {"read": read, "mixing": mixing.mT, "write": beta.expand(*shape, -1)}
 
-    def init_weights(self, branch):
-        constant(self, torch.cat([self._initial_reads(), torch.eye(self.n)], dim=1), "alpha")
-        constant(self, 1.0, "beta")
-        for name, value in {"alpha_weight": 0.0, "beta_weight": 0.0, "alpha_scale": 0.01, "beta_scale": 0.01}.items():
-            constant(self, value, name)
-        if self.scale_output:
-            for name, linear in branch.named_children():
-                if name in ("o_proj", "down_proj"):
-                    matrix(linear, self.config, self.site.num_sites, math.sqrt(self.n))
+    def _initial_reads(self) -> torch.Tensor:
+        return (torch.arange(self.n, device="cpu") == self.site.index % self.n).float().unsqueeze(1)
+
+    def branch_start(self, name, linear):
+        if not self.scale_output or name not in OUTPUTS:
+            return None
+        return usual(linear.initialization_path, self.config, self.site.num_sites, math.sqrt(self.n))
 
 
 class FracConnections(HyperConnections):
@@ -117,7 +119,7 @@ class FracConnections(HyperConnections):
         return rearrange(fractions, "batch time m part -> batch time (m part)")
 
     def _initial_reads(self) -> torch.Tensor:
-        return torch.eye(self.n)
+        return torch.eye(self.n, device="cpu")
 
 
 class ManifoldHyperConnections(Residual):
@@ -156,13 +158,14 @@ class ManifoldHyperConnections(Residual):
         self.n, self.iters, self.variant = n, iters, variant
         self.eps, self.head_eps = eps if variant == "deepseek_v4" else 0.0, eps
         self.norm = make_norm(config)
-        self.weight = nn.Parameter(torch.zeros(n * (2 + n), n * config.hidden_size))
-        self.bias = nn.Parameter(torch.zeros(n * (2 + n)))
-        self.scale = nn.Parameter(torch.full((3,), 0.01))
+        width, small = n * config.hidden_size, Normal(config.initializer_range)
+        self.weight = parameter(n * (2 + n), width, start=small)
+        self.bias = parameter(n * (2 + n), start=0.0)
+        self.scale = parameter(3, start=0.01)
         learned = head == "learned" and site.ends_stack
-        self.head_weight = nn.Parameter(torch.zeros(n, n * config.hidden_size)) if learned else None
-        self.head_bias = nn.Parameter(torch.zeros(n)) if learned else None
-        self.head_scale = nn.Parameter(torch.full((1,), 0.01)) if learned else None
+        self.head_weight = parameter(n, width, start=small) if learned else None
+        self.head_bias = parameter(n, start=0.0) if learned else None
+        self.head_scale = parameter(1, start=0.01) if learned else None
 
     def _project(self, streams, weight):
         vector = rearrange(streams, "... n hidden -> ... (n hidden)")
@@ -217,11 +220,9 @@ class ManifoldHyperConnections(Residual):
             read = torch.sigmoid(logits) + self.head_eps
             return (read.unsqueeze(-1) * streams).sum(-2).to(streams.dtype)
 
-    def init_weights(self, branch):
-        for name in ("weight", "head_weight"):
-            normal(self, self.config.initializer_range, name)
-        for name, value in {"bias": 0.0, "scale": 0.01, "head_bias": 0.0, "head_scale": 0.01}.items():
-            constant(self, value, name)
+    def internals(self, state, written=None):
+        read, write, mixing = self.maps(state)
+        return {"read": read, "mixing": mixing.mT, "write": write}
 
 
 KINDS: dict[str, type[Residual]] = {

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ..model.residual_gated import GRU, GTrXL, Highway
 from .layouts import block_streams, layout, loss_of, silenced
 from .measure import Batch
 from .rows import WHOLE, Row
@@ -60,20 +59,14 @@ def lesion(model: nn.Module, batch: Batch) -> list[Row]:
 
 @contextmanager
 def without(block: nn.Module, branch: str) -> Iterator[None]:
-    """The branch writes nothing; where a gate stands between stream and branch, it is closed."""
+    """The branch writes nothing; what that means its connection says (a gate closes)."""
     connection = getattr(block, f"{branch}_residual", None)
-    closed = isinstance(connection, (GRU, GTrXL)) or (isinstance(connection, Highway) and connection.carry is None)
-    if not closed:
+    if connection is None:
         with silenced(block.get_submodule(branch)):
             yield
         return
-
-    def forward(state, f):
-        f(state)  # values that later blocks share come from here
-        return state
-
-    connection.forward = forward  # type: ignore[union-attr]
+    connection.forward = connection.lesioned
     try:
         yield
     finally:
-        del connection.forward  # type: ignore[union-attr]
+        del connection.forward

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .attention import watching_attention
-from .internals import internals, numbers
+from .internals import numbers
 from .linears import Calls, LinearStart, add_coordinates, add_gradient_noise, linear_start, watching_linears
 from .rows import WHOLE, Row, Rows, place_of, ratio, square_sums, tensor_class
 from .seam import SiteView, measurable, run, watching
@@ -133,7 +133,7 @@ def _sites(rows: Rows, views: list[SiteView]) -> None:
                 rows.add(*place, "branch_read_cosine", cosine(view.written, view.reads))
         for name, given in view.norm_inputs.items():
             rows.add(*place, f"norm_input_rms.{name}", rms(given))
-        found = internals(view.connection, view.state, view.written)
+        found = view.connection.internals(view.state, view.written)
         for name, value in numbers(found, view.after.shape[-1]).items():
             rows.add(*place, f"internal.{name}", value)
         mixing = found.get("mixing")

@@ -37,7 +37,7 @@ def build_optimizers(model: ResformerForCausalLM, config: OptimizerConfig) -> li
     matrices: list = []
     others: list = []
     for name, parameter in model.named_parameters():
-        muon = config.name == "muon" and name.endswith("_proj.weight") and ".layers." in name
+        muon = config.name == "muon" and hints[name].orthogonalised
         (matrices if muon else others).append((parameter, hints[name]))
     optimizers: list[torch.optim.Optimizer] = []
     if matrices:

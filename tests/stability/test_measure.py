@@ -10,7 +10,6 @@ from stability_helpers import batch, build, by_hand
 from torch.nn.functional import linear
 
 from resformer.model.specification import KINDS
-from resformer.stability.internals import internals
 from resformer.stability.measure import measure, measure_start
 from resformer.stability.rows import place_of, tensor_class, wide
 from resformer.stability.seam import connections
@@ -196,7 +195,7 @@ def test_internals_of_gates_scales_and_dense_weights():
 def test_the_gate_that_is_shown_makes_the_stream_that_leaves(gate):
     connection = connections(build("gru" if gate == "cell" else f"gtrxl(gate={gate})"))[2]
     h, f = (torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
-    g = internals(connection, h, f)["gate"]
+    g = connection.internals(h, f)["gate"]
     if gate == "cell":
         cell = connection.cell
         of_f, of_h = (

@@ -12,8 +12,7 @@ from resformer import ResformerConfig, ResformerForCausalLM
 from resformer.model.specification import KINDS, find_class
 
 HALF_STEP = '''
-from torch import nn, ones
-from resformer.model.initialization import constant
+from resformer.model.initialization import parameter
 from resformer.model.normalization import make_norm
 from resformer.model.residual import Residual
 
@@ -23,13 +22,10 @@ class HalfStep(Residual):
 
     def __init__(self, config, site, *, start: float = 0.5):
         super().__init__(config, site)
-        self.norm, self.s, self.start = make_norm(config), nn.Parameter(start * ones(1)), start
+        self.norm, self.s = make_norm(config), parameter(1, start=start)
 
     def forward(self, h, f):
         return h + self.s * f(self.norm(h))
-
-    def init_weights(self, branch):
-        constant(self, self.start, "s")
 '''
 
 # Runs in a process in which importing resformer, or the person's module, fails as if it were not installed.
