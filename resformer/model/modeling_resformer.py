@@ -192,8 +192,8 @@ class ResformerModel(ResformerPreTrainedModel):
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        if position_ids is None:
-            position_ids = torch.arange(past, past + h.shape[1], device=h.device).unsqueeze(0)
+        # Positions that nobody gave are not handed on: transformers would look in them for packed documents, and wait
+        # for the device to answer.
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=h,
@@ -201,6 +201,8 @@ class ResformerModel(ResformerPreTrainedModel):
             past_key_values=past_key_values,
             position_ids=position_ids,
         )
+        if position_ids is None:
+            position_ids = torch.arange(past, past + h.shape[1], device=h.device).unsqueeze(0)
         position_embeddings = None
         if self.config.position_embedding == "rope":
             position_embeddings = self.rotary_emb(h, position_ids=position_ids)

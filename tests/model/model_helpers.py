@@ -61,12 +61,12 @@ def build(residual="pre", seed: int = 0, **options) -> ResformerForCausalLM:
     shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
              "num_key_value_heads": 2, "max_position_embeddings": 64}  # fmt: skip
     model = ResformerForCausalLM(ResformerConfig(**(shape | options), residual=residual)).eval()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+            parameter.add_(torch.randn(parameter.shape, generator=generator, device="cpu") * 0.1)
     return model
 
 
 def tokens(batch: int = 2, length: int = 12, seed: int = 0) -> torch.Tensor:
-    return torch.randint(2, VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(2, VOCABULARY, (batch, length), generator=torch.Generator("cpu").manual_seed(seed))
