@@ -21,10 +21,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from resformer import ResformerConfig, ResformerForCausalLM
 from resformer.data import PackedTokens, training_batches
 from resformer.model.specification import KINDS
+from resformer.programs import arguments_of, run_program
 from resformer.training.config import OptimizerConfig, ScheduleConfig
-from resformer.training.launch import arguments_of, default_precision, make_accelerator, run_program
+from resformer.training.launch import default_precision, make_accelerator
+from resformer.training.metrics_log import MetricsLog
 from resformer.training.optimizers import build_optimizers, lr_factor, set_learning_rate
-from resformer.training.records import Recorder
 from resformer.training.step import train_step
 
 
@@ -50,7 +51,7 @@ def whole_loop(model, tokens: torch.Tensor, steps: int, folder: Path) -> Callabl
     np.random.default_rng(0).integers(0, 257, 64 * tokens.numel(), np.uint16).tofile(folder / "tokens")
     packed = PackedTokens(folder / "tokens", "uint16", sequence_length, end_of_text=256)
     batches = training_batches(packed, seed=0, batch_size=batch_size, micro_batch_size=batch_size, max_steps=steps)
-    recorder = Recorder(folder / "metrics.jsonl", accelerator, 0, steps)
+    log = MetricsLog(folder / "metrics.jsonl", accelerator, step=0, max_steps=steps, tokens_per_step=tokens.numel())
     wrapped, *optimizers = accelerator.prepare(model.train(), *build_optimizers(model, config))
     done = 0
 
@@ -58,9 +59,17 @@ def whole_loop(model, tokens: torch.Tensor, steps: int, folder: Path) -> Callabl
         nonlocal done
         factor = lr_factor(done, steps, schedule)
         set_learning_rate(optimizers, factor)
-        loss, grad_norm, _ = train_step(wrapped, optimizers, batches, 1, config, accelerator, f"0|{done}")
+        loss, grad_norm, _ = train_step(
+            wrapped,
+            optimizers,
+            batches,
+            accumulation=1,
+            config=config,
+            accelerator=accelerator,
+            dropout_key=f"0|{done}",
+        )
         done += 1
-        recorder.log(done, done * tokens.numel(), loss=loss, learning_rate=factor, grad_norm=grad_norm)
+        log.write(done, loss=loss, learning_rate=factor, grad_norm=grad_norm)
 
     return turn
 
@@ -120,8 +129,8 @@ def benchmark(
         print(f"{name:<14}{model.num_parameters():>12,}{milliseconds:>12.1f}{ratios[0]:>10.3f}{ratios[1]:>10.3f}")
 
 
-def main() -> int:
-    benchmark(**arguments_of(benchmark))
+def main(arguments: list[str] | None = None) -> int:
+    benchmark(**arguments_of(benchmark, arguments))
     return 0
 
 

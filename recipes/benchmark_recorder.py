@@ -13,10 +13,11 @@ import torch
 from tqdm import tqdm
 
 from resformer import ResformerConfig, ResformerForCausalLM
+from resformer.programs import arguments_of, run_program
 from resformer.stability.endstate import StabilityWatch
 from resformer.stability.recorder import Instruments
 from resformer.training.config import RunConfig
-from resformer.training.launch import arguments_of, default_precision, run_program
+from resformer.training.launch import default_precision
 from resformer.training.optimizers import Float32, build_optimizers
 
 VOCABULARY = 2048
@@ -71,8 +72,8 @@ def benchmark(residual: str = "pre", rounds: int = 15) -> None:
     )
 
 
-def main() -> int:
-    benchmark(**arguments_of(benchmark))
+def main(arguments: list[str] | None = None) -> int:
+    benchmark(**arguments_of(benchmark, arguments))
     return 0
 
 

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from resformer import ResformerForCausalLM
 from resformer.data import load_corpus
+from resformer.programs import run_program
 from resformer.report.charts import save
 from resformer.report.probe_figures import FIGURES
 from resformer.report.run_page import figure, write_page
@@ -26,8 +27,7 @@ from resformer.stability.lens import lens
 from resformer.stability.lesion import lesion
 from resformer.stability.propagation import DEPTHS, LeftOut, ladder
 from resformer.stability.reuse import reach, reuse
-from resformer.training.instruments import probe_batch
-from resformer.training.launch import run_program
+from resformer.training.instrumentation import probe_batch
 from resformer.training.probing import Target, open_target
 
 PROBES = ("init", "lesion", "lens", "landscape", "curvature", "reuse")
@@ -118,7 +118,7 @@ def conditions(probe: str, target: Target, arguments, batch) -> str:
     return f"{of}; {sequences} held-out sequences of {time} tokens of {source}; seed {arguments.seed}; float32, CPU"
 
 
-def main() -> int:
+def main(arguments_given: list[str] | None = None) -> int:
     parser = ArgumentParser(prog="probe.py", description="Probe a checkpoint or a configuration.", exit_on_error=False)
     add = parser.add_argument
     add("target", type=str, metavar="CHECKPOINT_OR_CONFIG", help="run folder, checkpoint folder or YAML configuration")
@@ -143,7 +143,7 @@ def main() -> int:
     add("--points", type=int, default=21, help="landscape: points along each direction")
     add("--radius", type=float, default=1.0, help="landscape: how far, in lengths of the weights")
     try:
-        arguments = parser.parse_args()
+        arguments = parser.parse_args(arguments_given)
     except Exception as error:
         raise ValueError(" ".join(str(error).split())) from error
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from resformer.programs import one_line, run_program
 from resformer.report.run_page import write_pooled_page, write_run_page
 from resformer.report.sweep_page import write_page
-from resformer.training.config import one_line
-from resformer.training.launch import run_program
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,14 +7,14 @@ The same command goes on with a sweep that was stopped. `--dry_run` prints the p
 
 from pathlib import Path
 
+from resformer.files import write_json
+from resformer.programs import run_program
 from resformer.sweeps import running, screen
 from resformer.sweeps.config import parse_sweep
 from resformer.sweeps.executors import make_executor
 from resformer.sweeps.ledgers import corpora, make_plan
 from resformer.sweeps.timing import keep_step_times
 from resformer.sweeps.trials import Sweep
-from resformer.training.files import write_json
-from resformer.training.launch import run_program
 
 PROGRAM = Path(__file__).with_name("train.py")
 

@@ -8,7 +8,7 @@ import json
 from typing import Literal
 
 from resformer.model.catalogue import HIDDEN_SIZE, NUM_HIDDEN_LAYERS, Entry, entries
-from resformer.training.launch import arguments_of, run_program
+from resformer.programs import arguments_of, run_program
 
 
 def share(value: float) -> str:
@@ -37,8 +37,8 @@ def text(rows: list[Entry]) -> str:
     return "\n".join(parts)
 
 
-def main() -> int:
-    print(table(**arguments_of(table)))
+def main(arguments: list[str] | None = None) -> int:
+    print(table(**arguments_of(table, arguments)))
     return 0
 
 

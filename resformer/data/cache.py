@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from ..files import damage, locked, whole_folder, write_checksums
 from .config import DataConfig, DataError
-from .files import content_digest
 from .sources import Source, open_source
 from .spool import PIECE_BYTES, Span, Spool
 from .tokenizing import TokenizerRecipe
 
 FORMAT = 2  # raise it whenever the same words would give other tokens
-CHECKSUMS = "checksums.json"
 
 
 def find_or_build(config: DataConfig, show_progress: bool) -> tuple[Path, dict[str, Any]]:
@@ -44,11 +40,12 @@ def find_or_build(config: DataConfig, show_progress: bool) -> tuple[Path, dict[s
         return folder, facts
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f"{key}.lock"):
+        with locked(folder.parent / f"{key}.lock"):
             facts = read_facts(folder)
             if facts is None:
                 _remove_leftovers(folder)
-                facts = _build_beside(folder, source, recipe, config, show_progress)
+                with whole_folder(folder) as temporary:  # a damaged one is made again
+                    facts = _build(temporary, source, recipe, config, show_progress)
     except OSError as error:
         raise DataError(
             f"cannot write the cache folder {folder.parent} ({error.strerror or error}); "
@@ -60,16 +57,9 @@ def find_or_build(config: DataConfig, show_progress: bool) -> tuple[Path, dict[s
 def read_facts(folder: Path) -> dict[str, Any] | None:
     """What is known about a cached corpus, or None if it is not there, every byte as it was written."""
     try:
-        whole = json.loads((folder / CHECKSUMS).read_text()) == _digests(folder)
-        return json.loads((folder / "facts.json").read_text()) if whole else None
+        return None if damage(folder) else json.loads((folder / "facts.json").read_text())
     except (OSError, ValueError):
         return None
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file but the one that holds them."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
-    return {path.relative_to(folder).as_posix(): content_digest(path) for path in files}
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -77,27 +67,6 @@ def _remove_leftovers(folder: Path) -> None:
     for leftover in folder.parent.glob(f".{folder.name}.*"):
         if leftover.stat().st_mtime < time.time() - 86_400:
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _build_beside(
-    folder: Path, source: Source, recipe: TokenizerRecipe, config: DataConfig, show_progress: bool
-) -> dict[str, Any]:
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    temporary.mkdir()
-    try:
-        facts = _build(temporary, source, recipe, config, show_progress)
-        _synchronise(temporary)
-        if folder.exists() and read_facts(folder) is None:
-            shutil.rmtree(folder)  # damaged: a cache may be made again
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if read_facts(folder) is None:  # otherwise another process was first, with the same content
-                raise
-        _synchronise_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return facts
 
 
 def _build(
@@ -144,7 +113,7 @@ def _build(
         "unigram_entropy": _entropy(histograms["train"]),
     }
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
-    (folder / CHECKSUMS).write_text(json.dumps(_digests(folder), indent=1))
+    write_checksums(folder)
     return facts
 
 
@@ -186,20 +155,3 @@ def _entropy(histogram: np.ndarray) -> float:
     counts = histogram[histogram > 0].astype(np.float64)
     shares = counts / max(counts.sum(), 1.0)
     return float(-(shares * np.log(shares)).sum())
-
-
-def _synchronise(folder: Path) -> None:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    for path in [*(p for p in folder.rglob("*") if p.is_dir()), folder]:
-        _synchronise_folder(path)
-
-
-def _synchronise_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

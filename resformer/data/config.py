@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,12 +71,6 @@ class DataConfig:
         if self.cache_dir is not None:
             return Path(self.cache_dir).expanduser()
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resformer"
-
-
-def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:
-    """`; did you mean X?` for the nearest allowed word, or nothing."""
-    nearest = difflib.get_close_matches(wrong, list(allowed), n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def first_line(error: BaseException) -> str:

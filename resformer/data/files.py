@@ -17,7 +17,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from .config import DataError, did_you_mean, first_line
+from ..keys import did_you_mean
+from .config import DataError, first_line
 
 TEXT_SUFFIXES = (".txt", ".md", ".py")
 ROW_SUFFIXES = (".jsonl", ".parquet", ".arrow")

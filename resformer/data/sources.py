@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .config import DataConfig, DataError, did_you_mean, first_line
+from ..keys import did_you_mean
+from .config import DataConfig, DataError, first_line
 from .files import ALLOWED, content_digest, decode_text, kind_of, read_documents, text_of
 
 # Tests quote broken text on purpose, and what is installed beside the library is not its own.

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from .config import DataError, did_you_mean, first_line
+from ..keys import did_you_mean
+from .config import DataError, first_line
 from .sources import hub_is_reachable
 
 END_OF_TEXT = "<|endoftext|>"

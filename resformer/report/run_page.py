@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import vl_convert
 
+from ..files import write_atomically
 from .charts import save
 from .run_data import RunFiles, pool, read_run
 from .run_figures import figures
@@ -94,13 +94,7 @@ def write_page(file: Path, title: str, body: str, specs: dict[str, dict]) -> Non
 <script>const specs = {json.dumps(specs).replace("</", "<" + chr(92) + "/")};{_SCRIPT}</script>
 </body></html>
 """
-    temporary = file.with_name(f".{file.name}.tmp-{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_atomically(file, text)
 
 
 def figure(name: str, caption: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from ..files import replacing
 
 SCHEMA = pa.schema(
     [("step", pa.int32()), ("layer", pa.int16()), ("sublayer", pa.string()), ("metric", pa.string()),
@@ -62,13 +63,6 @@ class LayerTable:
 
 
 def write_parquet(file: Path, table: pa.Table) -> None:
-    """Under a temporary name first, so that the file opens whenever a kill comes."""
-    temporary = file.with_name(f".{file.name}.tmp-{os.getpid()}")
-    try:
+    """So that the file opens whenever a kill comes."""
+    with replacing(file) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

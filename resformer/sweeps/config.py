@@ -1,15 +1,15 @@
 """What a sweep is told: arms, grid, learning rates, seeds, controls, and who runs it."""
 
+import itertools
 import sys
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import ArgumentParser
 
-from ..training.config import ConfigFile, one_line, with_switches
+from ..keys import flat, plain
+from ..programs import parser_of, read_arguments
 from .curves import DELTA
 
 
@@ -156,8 +156,8 @@ class SweepConfig:
     def definition(self) -> dict[str, Any]:
         """What must not change while a sweep goes on: all but who runs it, where, and what is kept."""
         free = {"executor", "sweep_dir", "keep", "dry_run"}
-        plain: dict[str, Any] = yaml.safe_load(yaml.safe_dump(_plain(asdict(self)), sort_keys=False))
-        return {key: value for key, value in plain.items() if key not in free}
+        told: dict[str, Any] = yaml.safe_load(yaml.safe_dump(plain(asdict(self)), sort_keys=False))
+        return {key: value for key, value in told.items() if key not in free}
 
 
 def parse_sweep(argv: list[str] | None = None) -> SweepConfig:
@@ -166,23 +166,21 @@ def parse_sweep(argv: list[str] | None = None) -> SweepConfig:
     Raises:
         ValueError: one line, for anything that is not a sweep.
     """
-    parser = ArgumentParser(
-        prog="sweep.py", description="Compare residual connections over a grid of runs.", exit_on_error=False
-    )
-    parser.add_argument("--config", action=ConfigFile, help="YAML file of the keys below; later flags win")
-    parser.add_class_arguments(SweepConfig, None)
-    with_switches(parser)
+    parser = parser_of(SweepConfig, "sweep.py", "Compare residual connections over a grid of runs.")
     rest, overrides = _base_flags(sys.argv[1:] if argv is None else argv)
-    try:
-        namespace = parser.parse_args(rest)
-        for path in namespace.pop("config", None) or []:
-            refuse_repeated_keys(Path(str(path)))
-        config = SweepConfig(**vars(parser.instantiate(namespace)))
-    except Exception as error:
-        raise ValueError(one_line(error, parser)) from error
+    config = SweepConfig(**read_arguments(parser, rest))
+    for file in _config_files(rest):
+        refuse_repeated_keys(file)
     config.base = flat(config.base) | overrides
     config.check()
     return config
+
+
+def _config_files(argv: list[str]) -> list[Path]:
+    words = [*argv, ""]
+    named = [after if word == "--config" else word.removeprefix("--config=")
+             for word, after in itertools.pairwise(words) if word.partition("=")[0] == "--config"]  # fmt: skip
+    return [Path(name) for name in named if Path(name).is_file()]
 
 
 def _base_flags(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
@@ -223,21 +221,3 @@ def refuse_repeated_keys(file: Path) -> None:
                 pending.append((f"{path}{name}.", value))
         elif isinstance(node, yaml.SequenceNode):
             pending.extend((path, item) for item in node.value)
-
-
-def flat(values: dict[str, Any]) -> dict[str, Any]:
-    """Nested or dotted keys of a run as dotted ones; ``model.residual`` is a value, whatever its form."""
-    return dict(
-        chain.from_iterable(
-            flat({f"{key}.{inner}": item for inner, item in value.items()}).items()
-            if isinstance(value, dict) and key != "model.residual" and value
-            else [(key, value)]
-            for key, value in values.items()
-        )
-    )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from ..data import Corpus, load_corpus
+from ..keys import flat
 from ..model import ResformerForCausalLM
 from ..model.residual import Residual
 from ..training.config import RunConfig
 from ..training.setup import model_config
-from .config import flat
 from .trials import Sweep
 
 _INITIAL_VALUES_UP_TO = 50_000_000

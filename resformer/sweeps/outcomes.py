@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..training.files import write_atomically
+from ..files import write_atomically
 from .analysis import FAILED, Result
 from .trials import Trial
 

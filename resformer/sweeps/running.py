@@ -4,23 +4,23 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from ..training.files import write_json, write_yaml
+from ..files import locked, write_json, write_yaml
+from ..programs import BAD_INPUT, INTERRUPTED
 from .analysis import Result
 from .executors import Executor
 from .outcomes import Outcome, TornTrial, read_outcome, set_aside, with_degraded
 from .plan import wanted
 from .trials import Sweep, Trial
-from .worker import INTERRUPTED, Ended, Job
+from .worker import Ended, Job
 
 TRIAL_FILE = "trial.yaml"
-_REFUSED = 2
 
 
 @dataclass
@@ -81,20 +81,24 @@ def run(
     Raises:
         ValueError: if another process runs this sweep.
     """
-    lock = FileLock(sweep.folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"{sweep.folder}: another process runs this sweep; wait for it, or end it first") from None
-    numbers = {signal.SIGINT: 130, signal.SIGTERM: 143}
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(sweep.folder / ".lock", wait=False))
+        except BlockingIOError:
+            raise ValueError(f"{sweep.folder}: another process runs this sweep; wait for it, or end it first") from None
+        return _run(sweep, executor, program, state, show)
+
+
+def _run(sweep: Sweep, executor: Executor, program: str, state: State, show: Callable[[State], None]) -> int:
     caught: list[int] = []
 
     def note(number, frame):
         if caught:
-            os._exit(numbers[number])
-        caught.append(numbers[number])
+            os._exit(INTERRUPTED[number])
+        caught.append(INTERRUPTED[number])
 
-    before = {number: signal.signal(number, note) for number in numbers}
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, note) for number in (INTERRUPTED if here else ())}
     start = time.perf_counter()
     try:
         while not caught:
@@ -115,7 +119,6 @@ def run(
         executor.close()
         for number, handler in before.items():
             signal.signal(number, handler)
-        lock.release()
     _record_session(state, executor, time.perf_counter() - start)
     return caught[0] if caught else int(bool(state.failed))
 
@@ -135,11 +138,11 @@ def _settle(state: State, ended: Ended) -> None:
     del state.running[trial]
     state.trial_seconds += ended.seconds
     _read(state, trial, set_torn_aside=True)
-    if trial in state.outcomes or ended.exit_code in INTERRUPTED:
+    if trial in state.outcomes or ended.exit_code in INTERRUPTED.values():
         return
     state.attempts[trial] = state.attempts.get(trial, 0) + 1
     reason = ended.message or f"exit code {ended.exit_code}"
-    if ended.exit_code == _REFUSED or state.attempts[trial] > state.sweep.config.executor.retries:
+    if ended.exit_code == BAD_INPUT or state.attempts[trial] > state.sweep.config.executor.retries:
         state.failed[trial] = reason
         log = state.sweep.run_dir(trial) / "log.txt"
         state.warnings.append(f"{trial.name} failed ({reason}); its words are in {log}; the same command tries it anew")

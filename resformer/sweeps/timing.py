@@ -10,9 +10,9 @@ import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from ..data import Corpus
+from ..files import write_json
 from ..model import ResformerForCausalLM
 from ..training.config import RunConfig
-from ..training.files import write_json
 from ..training.launch import default_precision
 from ..training.setup import model_config
 from .trials import Sweep

@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
-from ..training.config import RunConfig, parse_arguments
-from ..training.files import write_yaml
+from ..files import write_yaml
+from ..keys import flat
+from ..training.config import RunConfig, run_config
 from .analysis import Rules
-from .config import SweepConfig, flat
+from .config import SweepConfig
 
 # Said elsewhere in a sweep, so that every arm gets the same.
 _ELSEWHERE = {"optimizer.learning_rate": "learning_rates.grid", "run_dir": "sweep_dir", "resume": "nothing"}
@@ -137,11 +138,8 @@ class Sweep:
         return all(where.get(key) == value for key, value in part.items())
 
     def _run(self, arm: str, label: str) -> RunConfig:
-        flags: list[str] = []
-        for key, value in (self.base | self.points[label] | self.arms[arm]).items():
-            flags += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
         try:
-            return parse_arguments(flags)
+            return run_config(self.base | self.points[label] | self.arms[arm])
         except ValueError as error:
             raise ValueError(f"arm {arm!r} at {label or 'its point'}: {error}") from error
 

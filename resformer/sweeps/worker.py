@@ -18,12 +18,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from accelerate.state import AcceleratorState, GradientState
-from filelock import FileLock
 
+from ..files import locked
+from ..programs import BAD_INPUT, FAILED, INTERRUPTED
 from .outcomes import record_attempt
 
-INTERRUPTED = {130, 143}
 _PATIENCE = 25.0
 """Seconds in which the processes of an interrupted trial must have saved."""
 
@@ -67,7 +66,7 @@ def run_job(job: Job) -> Ended:
     start, message, peak = time.perf_counter(), "", None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"), _output_to(folder / "log.txt"), _interruptible():
+        with locked(folder / ".trial.lock"), _output_to(folder / "log.txt"), _interruptible():
             start = time.perf_counter()
             if not (folder / "summary.json").exists():
                 shutil.rmtree(folder / "model", ignore_errors=True)  # killed before it wrote what it had found
@@ -75,18 +74,18 @@ def run_job(job: Job) -> Ended:
             try:
                 code = _in_processes(job) if job.processes > 1 else _in_this_process(job)
             except (ValueError, OSError) as error:
-                code, message = 2, " ".join(str(error).split())
+                code, message = BAD_INPUT, " ".join(str(error).split())
                 print(f"error: {message}", file=sys.stderr)
             except _Interrupted:
-                code = 143
+                code = INTERRUPTED[signal.SIGTERM]
             except Exception as error:
-                code, message = 1, f"{type(error).__name__}: {' '.join(str(error).split())}"
+                code, message = FAILED, f"{type(error).__name__}: {' '.join(str(error).split())}"
                 traceback.print_exc()
             peak = _peak_memory() if job.processes == 1 else None
             seconds = time.perf_counter() - start
             record_attempt(folder, {"exit_code": code, "seconds": seconds, "message": message, "peak_memory": peak})
     except OSError as error:
-        return Ended(job.name, 2, time.perf_counter() - start, " ".join(str(error).split()))
+        return Ended(job.name, BAD_INPUT, time.perf_counter() - start, " ".join(str(error).split()))
     return Ended(job.name, code, seconds, message)
 
 
@@ -110,8 +109,6 @@ def _in_this_process(job: Job) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     finally:  # what a process keeps to itself, and the next trial must not find
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
         gc.collect()
         if torch.accelerator.is_available():
             torch.accelerator.empty_cache()
@@ -131,7 +128,7 @@ def _in_processes(job: Job) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        return 143
+        return INTERRUPTED[signal.SIGTERM]
 
 
 @contextlib.contextmanager
@@ -142,8 +139,7 @@ def _interruptible() -> Iterator[None]:
         raise _Interrupted
 
     here = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if here else ()
-    before = {number: signal.signal(number, interrupt) for number in numbers}
+    before = {number: signal.signal(number, interrupt) for number in (INTERRUPTED if here else ())}
     try:
         yield
     finally:
@@ -208,5 +204,5 @@ def main() -> None:
         while True:
             ended = run_job(connection.recv())
             connection.send(ended)
-            if ended.exit_code in INTERRUPTED:
+            if ended.exit_code in INTERRUPTED.values():
                 break

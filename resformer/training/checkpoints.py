@@ -10,8 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from ..data import Corpus
-from .files import remove_folder, whole_folder, write_json
-from .integrity import write_checksums
+from ..files import remove_folder, whole_folder, write_checksums, write_json
 from .sharding import gathered, gathered_state, is_sharded
 
 STATE, OPTIMIZERS = "trainer_state.json", "optimizers.pt"
@@ -60,6 +59,7 @@ def save(
     folder: Path,
     model,
     optimizers: list,
+    *,
     corpus: Corpus,
     progress: Progress,
     accelerator: Accelerator,

@@ -1,18 +1,16 @@
 """What a run is told: one typed configuration, from YAML and dotted flags."""
 
 import dataclasses
-import re
-from argparse import ArgumentError
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
-
 from ..data import DataConfig
+from ..files import read_yaml
+from ..keys import nested, plain
 from ..model import ResformerConfig
-
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
+from ..programs import parser_of, read_arguments
 
 _SET_BY_THE_TOKENIZER = {"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "use_cache"}
 
@@ -182,72 +180,37 @@ class RunConfig:
         return ResformerConfig(**options, **tokenizer_facts)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:
-        return _plain(dataclasses.asdict(self))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-class ConfigFile(ActionConfigFile):
-    """A YAML file of keys, which is named in what is wrong with it."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        try:
-            super().__call__(parser, namespace, values, option_string)
-        except (ArgumentError, TypeError, ValueError) as error:
-            raise ValueError(f"{option_string} {values}: {one_line(error, parser)}") from error
-
-
-def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="train.py",
-        description="Train a Transformer whose residual connections you choose.",
-        exit_on_error=False,
-    )
-    parser.add_argument("--config", action=ConfigFile, help="YAML file of the keys below; later flags win")
-    parser.add_class_arguments(RunConfig, None)
-    return with_switches(parser)
+        return plain(dataclasses.asdict(self))
 
 
 def parse_arguments(argv: list[str] | None = None) -> RunConfig:
-    """The run that the command line describes.
+    """The run that the command line describes. Raises ValueError as ``run_config`` does."""
+    return _checked(argv)
+
+
+def run_config(values: Mapping[str, Any] | None = None) -> RunConfig:
+    """The run that nested or dotted keys describe: ``{"train": {"max_steps": 9}, "model.residual": "post"}``.
 
     Raises:
-        ValueError: one line for a key that does not exist (with the nearest one), a wrong type, a file that cannot be
-            read, or values that do not fit together.
+        ValueError: one line for a key that does not exist (with the nearest one), a wrong type, or values that do not
+            fit together.
     """
-    parser = build_parser()
+    return _checked(nested(plain(values or {})))
+
+
+def read_config(file: Path) -> RunConfig:
+    """The run that a YAML file describes. Raises ValueError, one line that names the file."""
     try:
-        namespace = parser.parse_args(argv)
-        namespace.pop("config", None)
-        config = RunConfig(**vars(parser.instantiate(namespace)))
-    except Exception as error:
-        raise ValueError(one_line(error, parser)) from error
+        return run_config(read_yaml(file))
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(error if str(file) in str(error) else f"{file}: {error}") from error
+
+
+def _checked(given: list[str] | dict[str, Any] | None) -> RunConfig:
+    parser = parser_of(RunConfig, "train.py", "Train a Transformer whose residual connections you choose.")
+    config = RunConfig(**read_arguments(parser, given))
     config.check()
     config.model_config(vocab_size=1)
     return config
-
-
-def with_switches(parser: ArgumentParser) -> ArgumentParser:
-    """Where a key is true or false, the flag alone means true."""
-    for action in parser._actions:
-        if getattr(action, "_typehint", None) is bool:
-            action.nargs, action.const = "?", True
-    return parser
-
-
-def one_line(error: Exception, parser: ArgumentParser) -> str:
-    """What a parser of dotted keys refused, with the nearest key where one does not exist."""
-    text = " ".join(str(error).replace('in "<unicode string>",', "at").split())
-    keys = [option.removeprefix("--") for action in parser._actions for option in action.option_strings]
-    unknown = re.search(r"unrecognized arguments: (?:--)?(\S+)|Option '(\S+)' is not accepted", text)
-    nested = re.search(r"Group '(\S+)' does not accept option '(\S+)'", text)
-    if unknown or nested:
-        wrong = f"{nested[1]}.{nested[2]}" if nested else unknown[1] or unknown[2]  # type: ignore[index]
-        near = get_close_matches(wrong, keys, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        return f"unknown key {wrong!r}{hint}; --help lists every key"
-    return text

@@ -11,11 +11,11 @@ import torch
 from accelerate import Accelerator
 
 from ..data import Corpus
+from ..files import null_where_not_finite, whole_folder, write_json
 from ..stability.endstate import StabilityWatch
 from .checkpoints import Progress, cannot_save, save_model
 from .config import RunConfig
 from .evaluation import bits_per_byte, compressors_bits_per_byte
-from .files import null_where_not_finite, whole_folder, write_json
 
 SAMPLE_TOKENS = 120
 

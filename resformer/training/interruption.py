@@ -3,17 +3,18 @@
 import os
 import signal
 import sys
+import threading
+from typing import Any, Self
 
 import torch
 from accelerate import Accelerator
 
-from .launch import command_line, parent
-
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+from ..programs import INTERRUPTED, launcher
 
 
 class Interruption:
-    """Answers SIGINT and SIGTERM with the exit codes 130 and 143.
+    """Answers SIGINT and SIGTERM with the exit codes 130 and 143, as long as it is open (in the main thread: Python
+    knows no signals in others).
 
     At once, as long as nothing would be lost; between ``defer`` and ``end_at_once`` the signal is remembered, so that
     the loop can save before it ends. A second signal ends the process there and then, whatever it is doing.
@@ -22,16 +23,23 @@ class Interruption:
     def __init__(self) -> None:
         self.exit_code = 0
         self.deferred = False
+        self.before: dict[signal.Signals, Any] = {}
         # 'accelerate launch' with one process ends at a SIGTERM without a word to the run, which would go on alone.
-        launcher = parent()
-        self.launcher = launcher.pid if "accelerate" in command_line(launcher) else None
-        for number in EXIT_CODES:
-            signal.signal(number, self._note)
+        self.launcher = launcher()
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._note) for number in INTERRUPTED}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _note(self, number, frame) -> None:
         if self.exit_code:
-            os._exit(EXIT_CODES[number])
-        self.exit_code = EXIT_CODES[number]
+            os._exit(INTERRUPTED[number])
+        self.exit_code = INTERRUPTED[number]
         if not self.deferred:
             sys.exit(self.exit_code)
 
@@ -47,8 +55,8 @@ class Interruption:
     def agreed(self, accelerator: Accelerator) -> int:
         """The exit code if any process was interrupted, else 0: all processes must leave the loop together."""
         if self.launcher and os.getppid() != self.launcher:
-            self.exit_code = self.exit_code or EXIT_CODES[signal.SIGTERM]
-        if accelerator.num_processes == 1:
-            return self.exit_code
-        code = torch.tensor(self.exit_code, device=accelerator.device)
-        return int(accelerator.gather(code.reshape(1)).max())
+            self.exit_code = self.exit_code or INTERRUPTED[signal.SIGTERM]
+        if accelerator.num_processes > 1:
+            code = torch.tensor(self.exit_code, device=accelerator.device)
+            self.exit_code = int(accelerator.gather(code.reshape(1)).max())
+        return self.exit_code

@@ -1,23 +1,18 @@
-"""The processes of a run: how many there are, on which device, and how the run ends."""
+"""The processes of a run: how many there are, on which device, in which precision."""
 
 import json
 import os
-import sys
-import time
-from argparse import ArgumentError
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, ProjectConfiguration
-from jsonargparse import ArgumentParser
 from transformers.utils import logging
 
-from .config import with_switches
+from ..programs import command_line, parent
 
 
 def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
@@ -36,6 +31,9 @@ def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
     logging.disable_progress_bar()  # one bar at a time, and none where nobody looks
     has_accelerator = torch.accelerator.is_available()
     # Without an accelerator, only cpu=True makes the launched processes know of each other.
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # what an earlier run in this process left
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION") if _precision_was_chosen() else default_precision()
     accelerator = Accelerator(
         cpu=not has_accelerator,
@@ -83,65 +81,7 @@ def _precision_was_chosen() -> bool:
     return "--mixed_precision" in words or ("ACCELERATE_MIXED_PRECISION" in os.environ and "accelerate" not in words)
 
 
-def parent() -> psutil.Process:
-    """The process that started this one, or this one itself where that has gone already."""
-    return psutil.Process().parent() or psutil.Process()
-
-
-def command_line(process: psutil.Process) -> str:
-    """Empty where the system does not tell."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
 def start_trackers(accelerator: Accelerator, config: dict[str, Any]) -> None:
     """Begin logging to the trackers asked for, under the project name resformer, with the run's configuration."""
     plain = {k: v if isinstance(v, (int, float, str)) else json.dumps(v) for k, v in config.items()}
     accelerator.init_trackers("resformer", config=plain)
-
-
-def arguments_of(function: Callable, argv: list[str] | None = None) -> dict[str, Any]:
-    """A function's arguments from the command line, where each is a flag with its type, default and documentation.
-
-    Raises:
-        ValueError: one line for whatever is not such a flag or value.
-    """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_function_arguments(function)
-    with_switches(parser)
-    try:
-        return vars(parser.instantiate(parser.parse_args(argv)))
-    except ArgumentError as error:
-        raise ValueError(f"{' '.join(str(error).split())}; --help lists every flag") from error
-
-
-def run_program(main: Callable[[], int]) -> None:
-    """Call ``main`` and exit with its code; a person's error is one line on standard error and exit code 2.
-
-    In a job of several processes the first says what is wrong for all. One that fails alone says it itself, and those
-    that only lost it say no more than that.
-    """
-    rank = int(os.environ.get("RANK", "0"))
-    try:
-        code = main()
-    except (ValueError, OSError) as error:
-        if os.environ.get("RESFORMER_TRACEBACK"):
-            raise
-        if rank:
-            time.sleep(5)  # where the first process fails as well, the launcher ends this one meanwhile
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        code = 2
-    except RuntimeError as error:
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not _lost_a_process(error):
-            raise
-        print(f"rank {rank}: another process of this job has ended; its own error says why", file=sys.stderr)
-        code = 1
-    sys.exit(code)
-
-
-def _lost_a_process(error: RuntimeError) -> bool:
-    return isinstance(error, torch.distributed.DistError) or any(
-        words in str(error) for words in ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
-    )

@@ -12,12 +12,12 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ..data import Corpus, DataConfig
+from ..files import CHECKSUMS, damage, read_yaml
 from ..model import ResformerConfig, ResformerForCausalLM
 from .checkpoints import OPTIMIZERS
-from .config import RunConfig, parse_arguments
-from .integrity import CHECKSUMS, damage
+from .config import RunConfig, read_config
 from .optimizers import build_optimizers
-from .resuming import newest_whole, read_yaml
+from .resuming import newest_whole
 from .setup import model_config
 
 _VOCABULARY = 256
@@ -45,7 +45,7 @@ class Target:
         """
         if self.run is None or self.checkpoint is None or not isinstance(self.model, ResformerForCausalLM):
             return None
-        config = parse_arguments(["--config", str(self.run / "config.yaml")]).optimizer
+        config = read_config(self.run / "config.yaml").optimizer
         saved = torch.load(self.checkpoint / OPTIMIZERS, map_location="cpu", weights_only=True)
         found: dict[torch.Tensor, torch.Tensor] = {}
         for optimizer, state in zip(build_optimizers(self.model, config), saved, strict=True):
@@ -153,7 +153,7 @@ def _newest(path: Path) -> Path | None:
 
 
 def _untrained(path: Path, seed: int) -> Target:
-    config = parse_arguments(["--config", str(path)])
+    config = read_config(path)
     torch.manual_seed(seed)
     model = ResformerForCausalLM(config.model_config(vocab_size=_VOCABULARY)).eval()
     data = dataclasses.asdict(config.data)

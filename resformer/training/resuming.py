@@ -8,14 +8,14 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-import yaml
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from ..data import Corpus
+from ..files import damage, read_yaml
+from ..keys import flat
 from .checkpoints import OPTIMIZERS, STATE, Progress, checkpoints, step_of
 from .config import RunConfig
-from .integrity import damage
 from .sharding import is_sharded, load_state, load_weights
 
 # What may differ between the run that saved and the run that goes on.
@@ -46,28 +46,6 @@ def refuse_another_run(config: RunConfig, folder: Path) -> None:
                 f"{folder} holds a run with {key} = {theirs.get(key)!r}, not {ours.get(key)!r}{reason}; "
                 "give another --run_dir, or the same value"
             )
-
-
-def read_yaml(file: Path) -> dict:
-    """Raises ValueError, one line, for what is not a mapping."""
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} holds no keys; restore it, or remove its folder")
-    return found
-
-
-def flat(value: dict, prefix: str = "") -> dict:
-    """Nested keys joined by dots."""
-    joined: dict = {}
-    for key, item in value.items():
-        if isinstance(item, dict) and prefix + key != "model.residual":
-            joined |= flat(item, f"{prefix}{key}.")
-        else:
-            joined[prefix + key] = item
-    return joined
 
 
 def find(config: RunConfig) -> Path | None:

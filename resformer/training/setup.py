@@ -1,8 +1,8 @@
 """From a configuration to everything a run needs, with every refusal before the first file is written."""
 
-import atexit
-import fcntl
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -11,9 +11,9 @@ import torch._inductor.config
 from accelerate import Accelerator
 
 from ..data import Corpus, load_corpus
+from ..files import locked, remove_leftovers, write_yaml
 from ..model import ResformerConfig
 from .config import RunConfig
-from .files import remove_leftovers, write_yaml
 from .resuming import refuse_another_run
 from .sharding import is_sharded
 
@@ -50,8 +50,9 @@ def micro_batch_size(config: RunConfig, accelerator: Accelerator) -> int:
     return micro
 
 
-def open_run_folder(config: RunConfig, accelerator: Accelerator) -> Path:
-    """The run's folder, with config.yaml in it, held by this run alone for as long as it lives.
+@contextmanager
+def run_folder(config: RunConfig, accelerator: Accelerator) -> Iterator[Path]:
+    """The run's folder, with config.yaml in it, held by this run alone for as long as it is open.
 
     Raises:
         ValueError: if it holds a run of another configuration, or one that is still running.
@@ -59,33 +60,24 @@ def open_run_folder(config: RunConfig, accelerator: Accelerator) -> Path:
     """
     folder = Path(config.run_dir)
     refuse_another_run(config, folder)
-    if accelerator.is_main_process:
-        try:
-            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-            _hold_alone(folder)
-            for place in (folder, folder / "checkpoints"):
-                remove_leftovers(place)
-            write_yaml(folder / "config.yaml", config.as_dict())
-        except OSError as error:
-            raise OSError(f"run_dir: cannot write to {folder} ({error.strerror}); give another --run_dir") from error
-    accelerator.wait_for_everyone()
-    return folder
-
-
-def _hold_alone(folder: Path) -> None:
-    # A POSIX lock: gone with the process however it ends, and not inherited by the workers that load data.
-    lock = open(folder / ".lock", "w")  # noqa: SIM115
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise ValueError(
-            f"{folder} is in use by a run that has not ended; wait for it, or give another --run_dir"
-        ) from error
-    _held.append(lock)
-    atexit.register(lock.close)  # before the interpreter, ending, warns of a file that is open
-
-
-_held: list = []  # closing the file would give the lock back
+    with ExitStack() as held:
+        if accelerator.is_main_process:
+            try:
+                (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(folder / ".lock", wait=False))
+                for place in (folder, folder / "checkpoints"):
+                    remove_leftovers(place)
+                write_yaml(folder / "config.yaml", config.as_dict())
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"{folder} is in use by a run that has not ended; wait for it, or give another --run_dir"
+                ) from error
+            except OSError as error:
+                raise OSError(
+                    f"run_dir: cannot write to {folder} ({error.strerror}); give another --run_dir"
+                ) from error
+        accelerator.wait_for_everyone()
+        yield folder
 
 
 def prepare(accelerator: Accelerator, model, optimizers: list) -> tuple:

@@ -18,6 +18,7 @@ def train_step(
     model,
     optimizers: list,
     batches: Iterator[dict],
+    *,
     accumulation: int,
     config: OptimizerConfig,
     accelerator: Accelerator,

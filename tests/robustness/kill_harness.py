@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 import resformer  # noqa: F401
-from resformer.training.integrity import damage
+from resformer.files import damage
 
 FLAGS = """
     --data.tokenizer bpe:400 --train.max_steps 300 --train.batch_size 8 --train.micro_batch_size 4

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import runpy
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +15,6 @@ import pandas
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from torch.utils._pytree import tree_leaves
-
-from resformer.training import setup
 
 ROOT = Path(__file__).parents[2]
 TRAIN = str(ROOT / "recipes" / "train.py")
@@ -46,16 +43,9 @@ class Runs:
 
     def here(self, run: str, *flags: str) -> int:
         """Run in this process, so that tests can put faults into it. Returns the exit code; raises its errors."""
-        before, handlers = sys.argv, {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-        sys.argv = self.arguments(run, *flags)
         try:
-            return runpy.run_path(TRAIN)["main"]()
+            return runpy.run_path(TRAIN)["main"](self.arguments(run, *flags)[1:])
         finally:
-            sys.argv = before
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            while setup._held:  # as the end of a process would
-                setup._held.pop().close()
             AcceleratorState._reset_state()
             PartialState._reset_state()
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from run_helpers import Runs, differences, torchrun
 
-import resformer.training.step
+import resformer.training.trainer
 
 
 class Killed(BaseException):
@@ -14,14 +14,14 @@ class Killed(BaseException):
 
 def dies_at(call: int, monkeypatch) -> None:
     """The process 'dies' in its ``call``-th optimiser step (from 1), after the gradients are there."""
-    real, calls = resformer.training.step.train_step, itertools.count(1)
+    real, calls = resformer.training.trainer.train_step, itertools.count(1)
 
-    def train_step(*arguments):
+    def train_step(*arguments, **named):
         if next(calls) == call:
             raise Killed
-        return real(*arguments)
+        return real(*arguments, **named)
 
-    monkeypatch.setattr(resformer.training.step, "train_step", train_step)
+    monkeypatch.setattr(resformer.training.trainer, "train_step", train_step)
 
 
 def options(optimizer: str, micro: int, dropout: float, checkpointing: bool, workers: int) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from run_helpers import Runs, differences
 
-from resformer.training.integrity import damage
+from resformer.files import damage
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_going_back_to_an_older_checkpoint_sets_the_later_ones_aside(finished, u
 
 def test_nothing_is_unpickled(finished, unfinished):
     """Code in optimizers.pt does not run, even where the checksums were made to fit."""
-    from resformer.training.integrity import write_checksums
+    from resformer.files import write_checksums
 
     class Trap:
         def __reduce__(self):

@@ -5,7 +5,7 @@ import shutil
 import kill_harness
 import pytest
 
-from resformer.training import files
+from resformer import files
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import torch
 from run_helpers import Runs, differences
 from safetensors.torch import load_file
 
-import resformer.training.step
+import resformer.training.trainer
 from resformer import ResformerForCausalLM
 from resformer.data import batch_indices
 from resformer.training.checkpoints import Progress
@@ -144,17 +144,17 @@ def test_a_run_that_rolled_back_and_died_goes_on_exactly(runs, monkeypatch):
     Poison(monkeypatch).batches(runs, 4)
     flags = (*FP32, "--train.on_nonfinite", "rollback")
     assert runs.here("whole", *flags) == 0
-    real = resformer.training.step.train_step
+    real = resformer.training.trainer.train_step
     for death in (6, 4):  # after the rollback; then after the checkpoint that knows of it
         calls = iter(range(1, 100))
 
-        def train_step(*arguments, calls=calls, death=death):
+        def train_step(*arguments, calls=calls, death=death, **named):
             if next(calls) == death:
                 raise KeyboardInterrupt
-            return real(*arguments)
+            return real(*arguments, **named)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(resformer.training.step, "train_step", train_step)
+            patch.setattr(resformer.training.trainer, "train_step", train_step)
             runs.here("died", *flags)
     assert runs.here("died", *flags) == 0
     assert differences(runs.folder / "whole", runs.folder / "died") == []

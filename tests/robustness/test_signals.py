@@ -11,8 +11,8 @@ import psutil
 import pytest
 from run_helpers import Runs, differences, torchrun
 
+from resformer.files import damage
 from resformer.training.checkpoints import checkpoints
-from resformer.training.integrity import damage
 
 ENDLESS = ("--schedule.name", "constant", "--train.max_steps", "100000", "--train.save_every", "100000")
 ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--mixed_precision", "no", "--num_processes")
@@ -135,12 +135,12 @@ def test_a_process_that_dies_takes_the_job_down_with_its_error_on_top(runs, tmp_
     (tmp_path / "sitecustomize.py").write_text(
         "import os\n"
         "if os.environ.get('RANK') == '1':\n"
-        "    import resformer.training.step as step\n"
+        "    import resformer.training.trainer as step\n"
         "    real = step.train_step\n"
-        "    def train_step(*arguments):\n"
+        "    def train_step(*arguments, **named):\n"
         f"        if os.path.exists({str(tmp_path / 'now')!r}):\n"
         "            raise RuntimeError('the second process has had enough')\n"
-        "        return real(*arguments)\n"
+        "        return real(*arguments, **named)\n"
         "    step.train_step = train_step\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))

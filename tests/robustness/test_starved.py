@@ -10,9 +10,9 @@ import time
 import pytest
 from run_helpers import Runs, differences
 
+from resformer.files import damage
 from resformer.training import finishing
 from resformer.training.checkpoints import checkpoints
-from resformer.training.integrity import damage
 
 # Root may write anywhere, but not without the capabilities that say so: then a folder's permissions hold for it too.
 AS_ANYONE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")

@@ -17,7 +17,7 @@ import json, math, os, random, signal, sys, time
 from pathlib import Path
 from resformer.stability.table import LayerTable
 from resformer.training.config import parse_arguments
-from resformer.training.files import write_json, write_yaml
+from resformer.files import write_json, write_yaml
 
 def main(arguments=None):
     config = parse_arguments(arguments)
@@ -102,7 +102,7 @@ def command(folder: Path, whole: dict, *flags: str, program: str | None = None) 
     start = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'recipes')!r}); import sweep; "
         f"sweep.PROGRAM = {program or str(quick)!r}; "
-        "from resformer.training.launch import run_program; run_program(sweep.main)"
+        "from resformer.programs import run_program; run_program(sweep.main)"
     )
     return [sys.executable, "-c", start, "--config", str(file), *flags]
 

@@ -10,21 +10,25 @@ from typing import Any
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from .files import null_where_not_finite, write_atomically
+from ..files import null_where_not_finite, write_atomically
 
 
-class Recorder:
+class MetricsLog:
     """Writes one line of metrics.jsonl per logged step, on the main process only.
 
     Args:
         file: the metrics.jsonl to append to.
-        lines: how many of its lines belong to the steps done; what a run that was killed wrote after them goes.
         step: optimiser steps done.
         max_steps: where the bar ends.
+        lines: how many of the file's lines belong to the steps done; what a run that was killed wrote after them goes.
+        tokens_per_step: of an optimiser step, over all processes.
     """
 
-    def __init__(self, file: Path, accelerator: Accelerator, step: int, max_steps: int, lines: int = 0):
+    def __init__(
+        self, file: Path, accelerator: Accelerator, *, step: int, max_steps: int, lines: int = 0, tokens_per_step: int
+    ):
         self.path, self.accelerator, self.main = file, accelerator, accelerator.is_main_process
+        self.tokens_per_step = tokens_per_step
         self.file: Any = None
         self.rewind(lines)
         self.bar = tqdm(
@@ -46,9 +50,9 @@ class Recorder:
             # Unbuffered: what did not fit on a full disk must not be tried again while the program ends.
             self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115
 
-    def log(self, step: int, tokens: int, **values: Any) -> None:
-        """One line. ``tokens`` counts all tokens trained on so far. Raises OSError if it cannot be written."""
-        now = time.perf_counter()
+    def write(self, step: int, **values: Any) -> None:
+        """One line of what is known after ``step`` optimiser steps. Raises OSError if it cannot be written."""
+        now, tokens = time.perf_counter(), step * self.tokens_per_step
         if "loss" in values:
             if self.tokens_at is not None:
                 values["tokens_per_second"] = (tokens - self.tokens_at) / (now - self.clock)
@@ -79,11 +83,6 @@ class Recorder:
     def pause(self) -> None:
         """Start the clock of tokens_per_second anew, after an evaluation or a checkpoint."""
         self.clock = time.perf_counter()
-
-    def say(self, text: str) -> None:
-        """A line on standard error, above the bar."""
-        if self.main:
-            self.bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
         self.bar.close()

@@ -1,0 +1,204 @@
+"""Files that are whole at any instant or not there, the checksums that show it, and who holds a folder alone.
+
+The ground floor: imported by every room above, and importing none of them.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHECKSUMS = "checksums.json"
+
+_held: set[Path] = set()
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name for a file, which takes the name ``path`` when it was written and is on the disk.
+
+    Raises:
+        OSError: naming ``path``, if it cannot be written; what stood there stays.
+    """
+    temporary = _beside(path)
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Raises OSError, naming ``path``, if it cannot be written; what stood there stays."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    write_atomically(path, yaml.safe_dump(value, sort_keys=False))
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Raises ValueError, one line, for what is not a mapping."""
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} holds no keys; restore it, or remove its folder")
+    return found
+
+
+def null_where_not_finite(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no NaN and no infinity: null stands for both."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that takes the name ``path`` when all that was written into it is on the disk.
+
+    Raises:
+        OSError: if its parent folder does not exist: it is not made again behind the back of who removed it.
+    """
+    temporary = _beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        # Libraries that write through a temporary file of their own leave it to its owner alone.
+        mode = temporary.stat().st_mode & 0o666
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                os.chmod(Path(folder, name), mode)
+                _fsync(Path(folder, name))
+            _fsync(Path(folder))
+        if path.exists():
+            old = path.with_name(f".{path.name}.old-{uuid.uuid4().hex}")
+            os.rename(path, old)
+            os.rename(temporary, path)
+            shutil.rmtree(old)
+        else:
+            os.rename(temporary, path)
+        _fsync(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that a kill leaves it whole or out of sight, never half there under its name."""
+    hidden = _beside(path)
+    os.rename(path, hidden)
+    shutil.rmtree(hidden)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a kill left half written in ``folder``; a folder that was about to be replaced gets its name back.
+
+    Only for whoever holds the folder alone.
+    """
+    for old in folder.glob(".*.old-*"):
+        target = folder / old.name[1:].rpartition(".old-")[0]
+        if not target.exists():
+            os.rename(old, target)
+    for leftover in [*folder.glob(".*.old-*"), *folder.glob(".*.tmp-*")]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checksums(folder: Path) -> None:
+    """Write ``checksums.json``: the SHA-256 of every other file of ``folder``, by its relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    write_json(folder / CHECKSUMS, {path.relative_to(folder).as_posix(): digest(path) for path in files})
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with ``folder``, naming the file, or None if every file is as it was written."""
+    try:
+        checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        if not isinstance(checksums, dict):
+            raise ValueError
+    except FileNotFoundError:
+        return f"{CHECKSUMS} is missing"
+    except (OSError, ValueError):
+        return f"{CHECKSUMS} cannot be read"
+    for name, checksum in checksums.items():
+        try:
+            if digest(folder / name) != checksum:
+                return f"{name} has changed since it was written"
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return None
+
+
+@contextmanager
+def locked(file: Path, wait: bool = True) -> Iterator[None]:
+    """Hold ``file`` alone among all threads and processes that ask, on any machine that shares the file system.
+
+    A POSIX lock, which NFS knows too, is gone with the process however it ends, and is not inherited by the workers
+    that load data. Where a file system has no locks, nobody is kept out.
+
+    Args:
+        wait: whether to wait for whoever holds it.
+
+    Raises:
+        BlockingIOError: if another holds it and ``wait`` is false.
+        OSError: if the file cannot be made.
+    """
+    known = file.resolve()
+    if known in _held:  # to the system a process never stands in its own way
+        raise BlockingIOError(errno.EWOULDBLOCK, "held by this process", str(file))
+    with open(file, "w") as handle:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise BlockingIOError(error.errno, "held by another process", str(file)) from error
+            if error.errno not in _NO_LOCKS:
+                raise
+        _held.add(known)
+        try:
+            yield
+        finally:
+            _held.discard(known)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex}")
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

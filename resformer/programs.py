@@ -1,0 +1,149 @@
+"""What all programs have in common: flags, errors of one line, signals and exit codes."""
+
+import ctypes
+import os
+import re
+import signal
+import sys
+import time
+from argparse import ArgumentError
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import psutil
+from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+
+DONE, FAILED, BAD_INPUT, DIVERGED = 0, 1, 2, 3
+INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+"""Exit codes by signal."""
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class ConfigFile(ActionConfigFile):
+    """A YAML file of keys, which is named in what is wrong with it."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ArgumentError, TypeError, ValueError) as error:
+            raise ValueError(f"{option_string} {values}: {one_line(error, parser)}") from error
+
+
+def parser_of(described: Callable | type, program: str, description: str) -> ArgumentParser:
+    """A parser of the arguments of a function or the fields of a dataclass: each a flag with its type, default and
+    documentation, or a dotted key of ``--config FILE``."""
+    parser = ArgumentParser(prog=program, description=description, exit_on_error=False)
+    parser.add_argument("--config", action=ConfigFile, help="YAML file of the keys below; later flags win")
+    if isinstance(described, type):
+        parser.add_class_arguments(described, None)
+    else:
+        parser.add_function_arguments(described)
+    for action in parser._actions:  # where a key is true or false, the flag alone means true
+        if getattr(action, "_typehint", None) is bool:
+            action.nargs, action.const = "?", True
+    return parser
+
+
+def read_arguments(parser: ArgumentParser, given: list[str] | dict[str, Any] | None = None) -> dict[str, Any]:
+    """The values of a parser's keys, objects where it knows their class.
+
+    Args:
+        given: words of a command line (by default this process's), or nested keys and values.
+
+    Raises:
+        ValueError: one line for a key that does not exist (with the nearest one), a wrong type, or a file that cannot
+            be read.
+    """
+    try:
+        found = parser.parse_object(given) if isinstance(given, dict) else parser.parse_args(given)
+        found.pop("config", None)
+        return vars(parser.instantiate(found))
+    except Exception as error:
+        raise ValueError(one_line(error, parser)) from error
+
+
+def arguments_of(function: Callable, argv: list[str] | None = None) -> dict[str, Any]:
+    """A function's arguments from the command line. Raises ValueError as ``read_arguments`` does."""
+    description = (function.__doc__ or "").split("\n")[0]
+    return read_arguments(parser_of(function, Path(sys.argv[0]).name, description), argv)
+
+
+def one_line(error: Exception, parser: ArgumentParser) -> str:
+    """What a parser of dotted keys refused, with the nearest key where one does not exist."""
+    text = " ".join(str(error).replace('in "<unicode string>",', "at").split())
+    keys = [option.removeprefix("--") for action in parser._actions for option in action.option_strings]
+    unknown = re.search(r"unrecognized arguments: (?:--)?(\S+)|Option '(\S+)' is not accepted", text)
+    nested = re.search(r"Group '(\S+)' does not accept option '(\S+)'", text)
+    if unknown or nested:
+        wrong = f"{nested[1]}.{nested[2]}" if nested else unknown[1] or unknown[2]  # type: ignore[index]
+        near = get_close_matches(wrong, keys, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"unknown key {wrong!r}{hint}; --help lists every key"
+    return text
+
+
+def run_program(main: Callable[[], int]) -> None:
+    """Call ``main`` and exit with its code; a person's error is one line on standard error and exit code 2.
+
+    In a job of several processes the first says what is wrong for all. One that fails alone says it itself, and those
+    that only lost it say no more than that.
+    """
+    for number, code in INTERRUPTED.items():
+        signal.signal(number, lambda *_, code=code: sys.exit(code))
+    _end_with_the_launcher()
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        code = main()
+    except (ValueError, OSError) as error:
+        if os.environ.get("RESFORMER_TRACEBACK"):
+            raise
+        if rank:
+            time.sleep(5)  # where the first process fails as well, the launcher ends this one meanwhile
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        code = BAD_INPUT
+    except RuntimeError as error:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not _lost_a_process(error):
+            raise
+        print(f"rank {rank}: another process of this job has ended; its own error says why", file=sys.stderr)
+        code = FAILED
+    sys.exit(code)
+
+
+def parent() -> psutil.Process:
+    """The process that started this one, or this one itself where that has gone already."""
+    return psutil.Process().parent() or psutil.Process()
+
+
+def command_line(process: psutil.Process) -> str:
+    """Empty where the system does not tell."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def launcher() -> int | None:
+    """Process id of the ``accelerate launch`` or ``torchrun`` that started this process, if one did."""
+    by_torch = "TORCHELASTIC_RUN_ID" in os.environ
+    return parent().pid if by_torch or "accelerate" in command_line(parent()) else None
+
+
+def _end_with_the_launcher() -> None:
+    """A launcher that is killed takes the processes that it launched along, whatever these are waiting for."""
+    if sys.platform != "linux" or (started_by := launcher()) is None:
+        return
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    if os.getppid() != started_by:
+        sys.exit(INTERRUPTED[signal.SIGTERM])
+
+
+def _lost_a_process(error: RuntimeError) -> bool:
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or any(
+        words in str(error) for words in ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    )
