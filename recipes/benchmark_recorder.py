@@ -15,7 +15,7 @@ from tqdm import tqdm
 from resformer import ResformerConfig, ResformerForCausalLM
 from resformer.programs import arguments_of, run_program
 from resformer.stability.endstate import StabilityWatch
-from resformer.stability.recorder import Instruments
+from resformer.stability.instruments import Instruments
 from resformer.training.config import RunConfig
 from resformer.training.launch import default_precision
 from resformer.training.optimizers import Float32, build_optimizers

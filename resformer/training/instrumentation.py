@@ -7,8 +7,8 @@ from torch.utils.data import default_collate
 
 from ..data import Corpus
 from ..stability.endstate import StabilityWatch
+from ..stability.instruments import Instruments
 from ..stability.measure import Batch
-from ..stability.recorder import Instruments
 from .config import RunConfig
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from resformer.stability.metrics import metric
 from resformer.training.probing import open_target
 
 TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
@@ -39,6 +40,15 @@ def test_a_run_records_the_stream_and_shows_it(train, recorded):
     assert 'id="stream_rms"' in page
     assert "http://" not in page.split("<script>")[0]
     assert train.summary("recorded")["end_state"] in ("ok", "stuck")
+
+
+def test_a_run_writes_no_number_that_the_glossary_lacks(train, recorded):
+    summary = train.summary("recorded")
+    numbers = {name for part in (summary, summary["spikes"]) for name, value in part.items()
+               if isinstance(value, (int, float))}  # fmt: skip
+    logged = {name for line in train.metrics("recorded") for name in line}
+    for name in (set(layers(train, "recorded").metric) | logged | numbers) - {"step", "processes"}:
+        assert metric(name)
 
 
 def test_recording_changes_no_weight(train, recorded):
