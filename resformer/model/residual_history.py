@@ -1,5 +1,6 @@
 """Connections that keep what earlier sites saw or wrote, and read it again."""
 
+import warnings
 from typing import Literal
 
 import torch
@@ -18,7 +19,7 @@ class X0Mix(Residual):
 
     Args:
         init: ``identity`` starts at a = 1, b = 0 (equal to ``pre``), ``nanochat`` at a from 1.15 to 1.05 and b from
-            0.20 to 0.05 over depth.
+            0.20 to 0.05 over depth, and takes for x0 the normed stream, with which the stack begins too.
         backout: the stack's read-out subtracts w times the stream after the middle block of the segment, w from 0.2.
     """
 
@@ -33,6 +34,9 @@ class X0Mix(Residual):
         depth = block / max(1, blocks - 1)
         a, b = (1.0, 0.0) if init == "identity" else (1.15 - 0.10 * depth, 0.20 - 0.15 * depth)
         self.norm = make_norm(config)
+        normed = init == "nanochat" and site.begins_segment
+        self.norm_x0 = make_norm(config) if normed else nn.Identity()
+        self.begins_normed = normed and site.index == 0
         self.mixes = site.begins_block
         self.a = parameter(1, start=a) if self.mixes else None
         self.b = parameter(1, start=b) if self.mixes else None
@@ -41,8 +45,9 @@ class X0Mix(Residual):
         self.w = parameter(1, start=0.2) if backout and site.ends_stack else None
 
     def enter(self, hidden_states):
-        x0 = hidden_states
-        return (x0, x0, torch.zeros_like(x0)) if self.backout else (x0, x0)
+        x0 = self.norm_x0(hidden_states)
+        h = x0 if self.begins_normed else hidden_states
+        return (h, x0, torch.zeros_like(x0)) if self.backout else (h, x0)
 
     def forward(self, state, f):
         h, x0, *middle = state
@@ -150,7 +155,11 @@ class DenseFormer(Residual):
 
 
 class _DepthAttention(nn.Module):
-    """``sum_i softmax_i(query . rmsnorm(v_i)) v_i`` over sources v_i, token by token."""
+    """``sum_i softmax_i(query . rmsnorm(v_i)) v_i`` over sources v_i, token by token.
+
+    Nothing of a source's size is kept for the backward pass but the sources: O(depth) activations in a whole stack, as
+    in the paper.
+    """
 
     def __init__(self, config):
         super().__init__()
@@ -160,7 +169,12 @@ class _DepthAttention(nn.Module):
     def weights(self, sources):
         """``[sources, batch, time, 1]``, in float32 at least: in bfloat16 their sum would not be 1."""
         dtype = torch.promote_types(self.query.dtype, torch.float32)
-        return torch.stack([(self.norm(v) * self.query).sum(-1, True, dtype=dtype) for v in sources]).softmax(0)
+        direction = self.query * self.norm.weight
+        logits = [(v * direction).sum(-1, True, dtype=dtype) * self._inverse_rms(v, dtype) for v in sources]
+        return torch.stack(logits).softmax(0)
+
+    def _inverse_rms(self, v, dtype):
+        return torch.rsqrt(v.square().mean(-1, True, dtype=dtype) + self.norm.eps)
 
     def forward(self, sources):
         # A sum of products, not one stacked matrix product, which would keep a copy of the whole history.
@@ -173,7 +187,9 @@ class AttentionResidual(Residual):
     2026 (Attention Residuals), arXiv:2603.15031.
 
     The first source is the stream that entered, the others what the sites wrote; w starts at 0, a uniform average.
-    A last attention over depth reads out at the end of the stack; elsewhere the exit is the sum of the sources.
+    A segment's first site has one source and therefore no w, as Kimi K3's first layer: alone in its segment it is
+    ``pre``, which a warning says. A last attention over depth reads out at the end of the stack; elsewhere the exit is
+    the sum of the sources.
 
     Args:
         block: sites whose outputs are summed to one source; 1 keeps every site apart (full attention residuals).
@@ -185,15 +201,21 @@ class AttentionResidual(Residual):
         super().__init__(config, site)
         at_least(1, block=block)
         self.norm = make_norm(config)
-        self.attend = _DepthAttention(config)
+        self.attend = None if site.begins_segment else _DepthAttention(config)
         self.attend_out = _DepthAttention(config) if site.ends_stack else None
+        if site.begins_segment and site.ends_segment and not site.ends_stack:
+            warnings.warn(
+                "attn_res stands alone in its segment, where it has nothing to attend over and is pre; name it for "
+                "both sublayers of a block, or for consecutive blocks",
+                stacklevel=2,
+            )
         self.begins_source = site.position % block == 0
 
     def enter(self, hidden_states):
         return (hidden_states,)
 
     def forward(self, sources, f):
-        y = f(self.norm(self.attend(sources)))
+        y = f(self.norm(sources[0] if self.attend is None else self.attend(sources)))
         return (*sources, y) if self.begins_source else (*sources[:-1], sources[-1] + y)
 
     def exit(self, sources):
@@ -203,8 +225,8 @@ class AttentionResidual(Residual):
         return self.attend_out(sources)
 
     def internals(self, state, written=None):
-        weights = self.attend.weights(state).squeeze(-1)
-        return {"depth_attention": weights.permute(1, 2, 0)} | super().internals(state)
+        weights = torch.ones_like(state[0][None, ..., :1]) if self.attend is None else self.attend.weights(state)
+        return {"depth_attention": weights.squeeze(-1).permute(1, 2, 0)} | super().internals(state)
 
 
 class UNet(Residual):

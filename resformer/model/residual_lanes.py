@@ -46,7 +46,8 @@ class Siamese(Residual):
         super().__init__(config, site)
         self.norm_post, self.norm_pre, self.norm_in = (make_norm(config) for _ in range(3))
         self.norms_out = nn.ModuleList(make_norm(config) for _ in range(2)) if site.ends_segment else None
-        # A buffer and not a number, so that all depths share one compiled graph; every dtype holds l + 1 exactly.
+        # A buffer and not a number, so that all depths share one compiled graph. A bfloat16 model holds l + 1 exactly
+        # up to 256 blocks, and to 0.4 % beyond.
         self.depth = buffer(start=site.layer + 1.0)
 
     def enter(self, hidden_states):
@@ -68,22 +69,22 @@ class Siamese(Residual):
 
 
 class TwoLane(Residual):
-    """``a' = r_a a + p_a y``, ``b' = r_b b + p_b y``: attention reads lane a, the MLP lane b, both write both; exit is
-    their mean. modded-nanogpt, February 2026 (record of Jordan et al.).
+    """``a' = r a + p_a y``, ``b' = r b + p_b y``: attention reads lane a, the MLP lane b, both write both; exit is
+    their mean. modded-nanogpt's record of 12 February 2026 (Jordan et al.).
 
     Args:
-        decay: initial r, sqrt(1.1) as in the record.
-        cross: initial p from attention to lane b; the others start at 1.
+        decay: initial r (their ``resid_lambda``, which learns at 5 times the rate of p), sqrt(1.1) as in the record.
+        cross: initial p (their ``w_post``) from attention to lane b; the others start at 1.
     """
 
-    learning_rate_multipliers = {"r": 0.01}
+    learning_rate_multipliers = {"r": 5.0}
 
     def __init__(self, config, site: Site, *, decay: float = math.sqrt(1.1), cross: float = 1.5):
         super().__init__(config, site)
         positive(decay=decay)
         self.norm = make_norm(config)
         self.reads = 1 if site.sublayer == "mlp" else 0
-        self.r = parameter(2, start=decay)
+        self.r = parameter(1, start=decay)
         self.p = parameter(2, start=[1.0, cross if site.sublayer == "attention" else 1.0])
 
     def enter(self, hidden_states):
@@ -92,7 +93,7 @@ class TwoLane(Residual):
     def forward(self, state, f):
         y = f(self.norm(state[self.reads]))
         a, b = state
-        return self.r[0] * a + self.p[0] * y, self.r[1] * b + self.p[1] * y
+        return self.r * a + self.p[0] * y, self.r * b + self.p[1] * y
 
     def exit(self, state):
         return (state[0] + state[1]) / 2

@@ -13,6 +13,9 @@ from parity_helpers import rms, sigmoid
 
 def x0_mix(sites, h, last, init="identity", backout=False):
     x0, first, blocks = h, sites[0].layer, sites[-1].layer - sites[0].layer + 1
+    if init == "nanochat":
+        x0 = sites[0].norm("norm_x0", h)
+        h = x0 if sites[0].index == 0 else h
     for s in sites:
         if s.begins_block:
             h = s["a"] * h + s["b"] * x0
@@ -57,7 +60,7 @@ def attn_res(sites, h, last, block=1):
 
     sources, total = [h], h
     for position, s in enumerate(sites):
-        f = s.f(s.norm("norm", over_depth(s, "attend", sources)))
+        f = s.f(s.norm("norm", over_depth(s, "attend", sources) if position > 0 else h))
         total = total + f
         sources = [*sources, f] if position % block == 0 else [*sources[:-1], sources[-1] + f]
     return over_depth(sites[-1], "attend_out", sources) if last else total
@@ -116,7 +119,7 @@ def two_lane(sites, h, last, decay=1.1**0.5, cross=1.5):
     a = b = h
     for s in sites:
         f = s.f(s.norm("norm", b if s.sublayer == "mlp" else a))
-        a, b = s["r"][0] * a + s["p"][0] * f, s["r"][1] * b + s["p"][1] * f
+        a, b = s["r"] * a + s["p"][0] * f, s["r"] * b + s["p"][1] * f
     return (a + b) / 2
 
 
