@@ -182,7 +182,7 @@ class Residual(nn.Module):
     are methods, which ``forward`` and ``internals`` both use.
     """
 
-    final_norm: ClassVar[bool] = True
+    final_norm: bool = True
     """Whether a stack that ends with this connection needs a norm after it."""
     no_weight_decay: ClassVar[frozenset[str]] = frozenset()
     """Own parameters (by attribute name) that take no weight decay although they are matrices."""
@@ -192,6 +192,8 @@ class Residual(nn.Module):
     """Whether the branch has a norm of its own before its output projection."""
     changes_width: ClassVar[bool] = False
     """Whether the stream may leave wider or narrower than it arrives."""
+    norms_sum: ClassVar[bool] = False
+    """Whether a norm stands on the sum of skip and branch: ``gpas`` then scales ``self.skip(h)``, before it."""
     gate_closes: bool = False
     """Whether a gate stands between stream and branch: closed, it lets the stream pass as it came."""
     oracle: ClassVar[str] = "formula"
@@ -220,7 +222,9 @@ class Residual(nn.Module):
 
         Args:
             drop_path: stochastic depth: rate at the last block, rising linearly from 0 at the first.
-            gpas: gradient-preserving scaling of the stream after the write, for kinds of one stream.
+            gpas: gradient-preserving scaling of the stream after the write, for kinds of one stream; where a norm
+                stands on the sum (``norms_sum``), of the skip before it, and the branch reads the stream unscaled, as
+                in the paper's code (``deeppost_gpas``).
 
         Raises:
             ValueError: if an option is out of range or does not go with this kind.
@@ -260,11 +264,15 @@ class Residual(nn.Module):
             state = self.enter(state)
         drop = self.drop_path
         state = self(state, branch if drop is None else lambda *read, **views: drop(branch(*read, **views)))
-        if self.gpas is not None:
+        if self.gpas is not None and not self.norms_sum:
             state = self.gpas(state)
         if self.exits:
             state = self.exit(state)
         return in_dtype(self.read_out(state) if self.reads_out else state, dtype)
+
+    def skip(self, h: torch.Tensor) -> torch.Tensor:
+        """h as the skip of a ``norms_sum`` kind carries it: scaled where ``gpas`` says so."""
+        return h if self.gpas is None else self.gpas(h)
 
     def stream(self, state: State) -> torch.Tensor:
         """What a measurement sees after this site: one stream ``[batch, time, hidden]``."""

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import nn
 
-from .initialization import Xavier, usual
+from .initialization import Xavier
 from .normalization import make_norm
 from .residual import Residual, Site, positive
 
@@ -43,13 +43,14 @@ class PostNorm(Residual):
 
     oracle = "transformers MiniMax, OpenAIGPT; x-transformers pre_norm=False"
     final_norm = False
+    norms_sum = True
 
     def __init__(self, config, site: Site):
         super().__init__(config, site)
         self.norm = make_norm(config)
 
     def forward(self, h, f):
-        return self.norm(h + f(h))
+        return self.norm(self.skip(h) + f(h))
 
 
 class ResPostNorm(Residual):
@@ -130,7 +131,8 @@ class BottomToTop(Residual):
     """``norm(h + f(h))``, and the block's input is added again before its last norm. Takase et al. 2022,
     arXiv:2206.00330.
 
-    All matrices of the block start at 1/sqrt(L) of their usual scale, as in the paper's code.
+    All matrices of the block start from Xavier with gain 1/sqrt(L), L the number of blocks: the paper's code rescales
+    those of fairseq (which itself draws queries, keys and values with gain 1/sqrt(2), as one matrix).
     """
 
     final_norm = False
@@ -155,31 +157,31 @@ class BottomToTop(Residual):
         return state[0]
 
     def branch_start(self, name, linear):
-        factor = self.site.num_hidden_layers**-0.5
-        return usual(linear.initialization_path, self.config, self.site.num_sites, factor)
+        return Xavier(self.site.num_hidden_layers**-0.5)
 
 
 class Keel(Residual):
     """``norm(alpha h + f(norm_in(h)))``, alpha a constant. Chen and Wei 2026, arXiv:2601.19895.
 
-    The stack's first attention is ``h + f(norm_in(h))``, its first MLP has alpha 1.
+    The stack's first attention is ``h + f(norm_in(h))``; its first MLP, or parallel block, has alpha 1.
 
     Args:
         alpha: by default the number of sites.
     """
 
     final_norm = False
+    norms_sum = True
     oracle = "x-transformers pre_and_post_norm"
 
     def __init__(self, config, site: Site, *, alpha: float | None = None):
         super().__init__(config, site)
         positive(alpha=alpha)
         self.norm_in = make_norm(config)
-        self.norm = nn.Identity() if site.index == 0 else make_norm(config)
+        self.norm = nn.Identity() if site.layer == 0 and site.sublayer == "attention" else make_norm(config)
         self.alpha = 1.0 if site.layer == 0 else float(site.num_sites) if alpha is None else alpha
 
     def forward(self, h, f):
-        return self.norm(self.alpha * h + f(self.norm_in(h)))
+        return self.norm(self.alpha * self.skip(h) + f(self.norm_in(h)))
 
 
 class SubLN(Residual):

@@ -103,8 +103,8 @@ class ReZero(Residual):
     """``h + a f(h)``, a learned scalar that starts at 0. Bachlechner et al. 2020, arXiv:2003.04887.
 
     Args:
-        norm: ``none`` as published; ``pre`` with ``share="site"`` is SkipInit (De and Smith 2020,
-            arXiv:2002.10444).
+        norm: ``none`` as published, at the end of the stack too; ``pre`` with ``share="site"`` is SkipInit (De and
+            Smith 2020, arXiv:2002.10444).
         share: one scalar for the two sublayers of a block, as published, or one per ``site``.
     """
 
@@ -120,6 +120,7 @@ class ReZero(Residual):
     ):
         super().__init__(config, site)
         self.norm = make_norm(config) if norm == "pre" else nn.Identity()
+        self.final_norm = norm == "pre"
         self.shares = share == "block"
         self.a: nn.Parameter | None = parameter(1, start=0.0)
         self.owner: tuple[ReZero, ...] = ()  # a tuple, so that the other site's scalar is not registered twice
@@ -169,6 +170,7 @@ class DeepNorm(Residual):
 
     oracle = "transformers MiniMax; x-transformers scale_residual_constant"
     final_norm = False
+    norms_sum = True
 
     def __init__(self, config, site: Site, *, alpha: float | None = None, beta: float | None = None):
         super().__init__(config, site)
@@ -178,7 +180,7 @@ class DeepNorm(Residual):
         self.norm = make_norm(config)
 
     def forward(self, h, f):
-        return self.norm(self.alpha * h + f(h))
+        return self.norm(self.alpha * self.skip(h) + f(h))
 
     def internals(self, state, written=None):
         return {name: torch.tensor(getattr(self, name), device=state.device) for name in ("alpha", "beta")}

@@ -29,12 +29,14 @@ KINDS: dict[str, type[Residual]] = {**PLACEMENT, **SCALED, **GATED, **SHORTCUT, 
 def mix_ln(num_hidden_layers: int, *, alpha: float = 0.25) -> str:
     """``post`` for the first alpha L blocks, ``pre`` after. Li et al. 2024 (Mix-LN), arXiv:2412.13795.
 
+    Rounded down, as in the paper's runs (``num_hidden_layers // 4``).
+
     Raises:
         ValueError: if alpha is not in [0, 1].
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; it must be in [0, 1]")
-    posts = math.ceil(alpha * num_hidden_layers)
+    posts = math.floor(alpha * num_hidden_layers + 1e-9)  # 0.29 of 100 is 28.999... in binary
     return f"post*{posts},pre*{num_hidden_layers - posts}"
 
 

@@ -8,12 +8,14 @@ factor = st.floats(0.3, 1.7)
 NORM = st.sampled_from(["pre", "none"])
 
 
-def each_site(step):
-    """A formula that only looks at its own site, for a run of sites."""
+def each_site(step, gpas_after=True):
+    """A formula that only looks at its own site, for a run of sites. Where a norm stands on the sum, the formula itself
+    scales the skip by GPAS."""
 
     def formula(sites, h, last, **options):
         for s in sites:
-            h = s.gpas(step(s, h, **options))
+            h = step(s, h, **options)
+            h = s.gpas(h) if gpas_after else h
         return h
 
     return formula
@@ -50,12 +52,10 @@ def b2t(sites, h, last):
 
 
 def keel(s, h, alpha=None):
-    f = s.f(s.norm("norm_in", h))
-    if s.index == 0:
-        return h + f
-    if s.index == 1 and s.layer == 0:
-        return s.norm("norm", h + f)
-    return s.norm("norm", (s.S if alpha is None else alpha) * h + f)
+    f, skip = s.f(s.norm("norm_in", h)), s.gpas(h)
+    if s.layer == 0:
+        return skip + f if s.sublayer == "attention" else s.norm("norm", skip + f)
+    return s.norm("norm", (s.S if alpha is None else alpha) * skip + f)
 
 
 def scaled(s, h, skip=1.0, branch=1.0, learned=False, per="scalar", norm="pre"):
@@ -74,7 +74,7 @@ def rezero(sites, h, last, norm="none", share="block"):
 
 
 def deepnorm(s, h, alpha=None, beta=None):
-    return s.norm("norm", ((2 * s.L) ** 0.25 if alpha is None else alpha) * h + s.f(h))
+    return s.norm("norm", ((2 * s.L) ** 0.25 if alpha is None else alpha) * s.gpas(h) + s.f(h))
 
 
 def gate_of(s, name, h, shape):
@@ -141,7 +141,7 @@ def laurel(s, h, rank=16, mode="rw+lr", bound="softmax", init=None):
 SINGLE = {
     "plain": lambda s, h, norm="pre": s.f(read(s, h, norm)),
     "pre": lambda s, h: h + s.f(s.norm("norm", h)),
-    "post": lambda s, h: s.norm("norm", h + s.f(h)),
+    "post": lambda s, h: s.norm("norm", s.gpas(h) + s.f(h)),
     "res_post": lambda s, h: h + s.norm("norm", s.f(h)),
     "peri": peri,
     "sandwich": peri,
@@ -165,7 +165,9 @@ SINGLE = {
     "projection": lambda s, h: h @ s["weight"].T + s.f(s.norm("norm", h)),
     "laurel": laurel,
 }
-FORMULAS = {name: each_site(step) for name, step in SINGLE.items()} | {"b2t": b2t, "rezero": rezero}
+NORMS_SUM = {"post", "keel", "deepnorm"}
+FORMULAS = {name: each_site(step, name not in NORMS_SUM) for name, step in SINGLE.items()}
+FORMULAS |= {"b2t": b2t, "rezero": rezero}
 OPTIONS = {
     "plain": {"norm": NORM},
     "peri": {"embedding_norm": st.booleans()},

@@ -15,6 +15,12 @@ from resformer.model.specification import KINDS, PRESETS
 VOCABULARY = 23
 NO_FINAL_NORM = {"post", "b2t", "keel", "deepnorm", "residual_dual"}
 
+
+def ends_without_norm(kind: str, options: dict) -> bool:
+    """By the papers: kinds whose last step is a norm; ResiDual's read-out contains one; ReZero has none anywhere."""
+    return kind in NO_FINAL_NORM or (kind == "rezero" and options.get("norm", "none") == "none")
+
+
 LEDGER: dict[str, set[str]] = {name: set() for name in [*KINDS, *PRESETS]}
 """Kind -> what its numbers are compared with besides its formula."""
 
@@ -139,7 +145,7 @@ def expected_logits(model, tokens, formulas, branches=None):
     for run in stack:
         options = {name: value for name, value in run.options.items() if name not in ("drop_path", "gpas")}
         h = formulas[run.kind](run.places, h, run is stack[-1], **options)
-    if stack[-1].kind not in NO_FINAL_NORM:
+    if not ends_without_norm(stack[-1].kind, stack[-1].options):
         h = normalise(config.norm, config.norm_eps, h, dict(body.named_parameters()), "norm")
     return h @ model.lm_head.weight.T
 

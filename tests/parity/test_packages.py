@@ -103,7 +103,6 @@ def test_rezero(depth):
         intermediate_size=4 * HIDDEN, position_embedding="none", gated_mlp=False, hidden_act="relu",
         attention_bias=True, mlp_bias=True, attn_implementation="sdpa",
     ).eval()  # fmt: skip
-    model.model.norm = nn.Identity()  # theirs ends without
     pairs, fused = [], []
     for block, layer in zip(model.model.layers, layers, strict=True):
         inner = layer.self_attn
