@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from .initialization import Identity, Normal, Orthogonal, parameter
+from .initialization import Identity, Orthogonal, parameter
 from .normalization import make_norm
 from .residual import Residual, Site, full_precision
 
@@ -15,10 +15,11 @@ class Projection(Residual):
     """``W h + f(norm(h))``, the shortcut of a ResNet where shapes differ. He et al. 2015, arXiv:1512.03385.
 
     The one kind across which the stream's width may change. W starts as the identity, or with orthonormal rows or
-    columns where the widths differ.
+    columns where the widths differ, and takes no weight decay, which would pull it towards no skip at all.
     """
 
     changes_width = True
+    no_weight_decay = frozenset({"weight"})
 
     def __init__(self, config, site: Site):
         super().__init__(config, site)
@@ -39,7 +40,8 @@ class Laurel(Residual):
 
     Args:
         mode: ``rw`` a f + b h; ``lr`` f + B A h + h; ``rw+lr`` both.
-        rank: of B A; B starts at 0, so that ``lr`` starts as ``pre`` (the paper gives no value).
+        rank: of B A. As in the paper's language models (section 3.3) B starts at 0, so that ``lr`` starts as ``pre``,
+            and A with orthogonal rows: of row i every rank-th entry, from the i-th, is 1/sqrt(rank D), D the width.
         bound: how a and b are kept positive and small: ``softmax`` of two learned numbers, or ``sigmoid`` of each.
         init: initial b; a starts at 1 - b. The paper gives no values. By default S / (S + 1), S the number of sites:
             at 1/2, twelve blocks forget the embedding at the start as without any skip.
@@ -68,7 +70,8 @@ class Laurel(Residual):
         self.norm = make_norm(config)
         self.bound = bound
         self.weights = parameter(2, start=[-logit, logit]) if "rw" in mode else None
-        self.down = parameter(rank, width, start=Normal(1 / math.sqrt(width))) if augments else None
+        comb = torch.arange(width, device="cpu") % rank == torch.arange(rank, device="cpu").unsqueeze(1)
+        self.down = parameter(rank, width, start=comb.float() / math.sqrt(rank * width)) if augments else None
         self.up = parameter(width, rank, start=0.0) if augments else None
 
     def forward(self, h, f):

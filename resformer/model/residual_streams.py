@@ -23,7 +23,9 @@ class HyperConnections(Residual):
     Args:
         n: number of streams.
         dynamic: whether the weights depend on the streams.
-        scale_output: the paper's factor sqrt(n) on the branch's output projection, which breaks the equality.
+        scale_output: the branch's output projection starts at 1/sqrt(n) of its scale. The paper scales it "by a factor
+            of sqrt(n)" to keep the spread of the summed streams that of one; the sum enlarges it, so the factor has
+            to divide. The mean has that spread without, so it is off.
     """
 
     no_weight_decay = frozenset({"alpha", "beta"})
@@ -82,7 +84,7 @@ class HyperConnections(Residual):
     def branch_start(self, name, linear):
         if not self.scale_output or name not in OUTPUTS:
             return None
-        return usual(linear.initialization_path, self.config, self.site.num_sites, math.sqrt(self.n))
+        return usual(linear.initialization_path, self.config, self.site.num_sites, 1 / math.sqrt(self.n))
 
 
 class FracConnections(HyperConnections):

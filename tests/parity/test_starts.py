@@ -42,6 +42,7 @@ def assert_everywhere(residual, name, value, depth=4, **options):
     ("gated(init=0.2, data=true)", "bias", math.log(0.2 / 0.8)),
     ("projection", "weight", torch.eye(16)),
     ("laurel(rank=3)", "up", 0.0),
+    ("laurel(rank=2)", "down", [[32**-0.5, 0.0] * 8, [0.0, 32**-0.5] * 8]),  # 1 / sqrt(rank x width)
     ("laurel(bound=sigmoid, init=0.8)", "weights", [-math.log(4), math.log(4)]),
     ("laurel", "weights", [-math.log(8) / 2, math.log(8) / 2]),  # a = 1/9, b = 8/9 at eight sites
     ("x0_mix", "a", 1.0),
@@ -147,7 +148,10 @@ def test_sub_ln_scales_values_outputs_and_mlps_up(depth):
 
 @pytest.mark.parametrize("depth", [2, 12])
 def test_b2t_scales_all_matrices_of_a_layer(depth):
-    assert_gains("b2t", lambda name: depth**-0.5, lambda weight: 0.02, depth)
+    """takase/b2t_connection, ``rescaling_init`` (fairseq/modules/transformer_layer.py:401): fairseq's Xavier weights
+    times ``layer_num ** -0.5``; whatever the model's own scheme is."""
+    for scheme in ("normal", "depth_scaled", "xavier"):
+        assert_gains("b2t", lambda name: depth**-0.5, xavier, depth, initialization=scheme)
 
 
 @pytest.mark.parametrize("depth", [2, 12])
@@ -164,7 +168,7 @@ def test_plain_normal_elsewhere(kind):
 
 
 def test_hyper_may_scale_outputs_by_the_root_of_the_streams():
-    """Off by default, since it breaks the equality with pre."""
+    """Section 4, Implementation: by a factor of sqrt(n), so that the summed streams keep the spread of one stream."""
     ratio = {}
     for scale in (False, True):
         for found in matrices(build({"kind": "hyper", "n": 4, "scale_output": scale}, 3, noise=0.0, **BIG)):
@@ -172,7 +176,24 @@ def test_hyper_may_scale_outputs_by_the_root_of_the_streams():
     for off, on in zip(ratio[False], ratio[True], strict=True):
         changed = {name for name in off if on[name] != pytest.approx(off[name], rel=1e-6)}
         assert changed == {"o", "down"}
-        assert {round(on[name] / off[name], 6) for name in changed} == {2.0}
+        assert {round(on[name] / off[name], 6) for name in changed} == {0.5}
+
+
+def test_what_keeps_the_spread_of_the_output():
+    """Root mean square before the final norm against ``pre``'s, with branches as loud as the embedding: the mean that
+    we take has it without a factor; the paper's sum comes nearer to it by division, and no factor reaches it."""
+    loud = {"noise": 0.0, "initializer_range": 0.3, "embedding_initializer_range": 0.3, **BIG}
+    tokens = some_tokens(4, 16)
+
+    def spread_of(residual):
+        model, seen = build(residual, 6, **loud), []
+        model.model.norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        model(input_ids=tokens)
+        return seen[0].square().mean().sqrt().item()
+
+    pre, off, divided = (spread_of(residual) for residual in ("pre", "hyper", "hyper(scale_output=true)"))
+    assert off == pytest.approx(pre, rel=1e-9)
+    assert pre < 4 * divided < 4 * off
 
 
 EQUAL_TO_PRE = [
@@ -209,7 +230,8 @@ HINTS = [
     ("denseformer", "a", None, 0), ("hyper", "alpha", None, 0), ("hyper", "beta", None, 0),
     ("hyper", "alpha_weight", None, 1), ("hyper", "beta_weight", None, 1), ("frac", "alpha", None, 0),
     ("frac", "alpha_weight", None, 1), ("highway", "transform.bias", None, 0), ("highway", "transform.weight", None, 1),
-    ("attn_res", "attend.query", None, 0), ("unet", "w", None, 0), ("projection", "weight", None, None),
+    ("attn_res", "attend.query", None, 0), ("unet", "w", None, 0), ("projection", "weight", 1, 0),
+    ("two_lane", "r", 5, 0), ("two_lane", "p", 1, 0),
     ("pre(gpas=true)", "gpas.a", None, 0), ("mhc", "scale", None, 0), ("mhc", "bias", None, 0),
 ]  # fmt: skip
 
