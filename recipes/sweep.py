@@ -12,7 +12,7 @@ from resformer.programs import run_program
 from resformer.sweeps import running, screen
 from resformer.sweeps.config import parse_sweep
 from resformer.sweeps.executors import make_executor
-from resformer.sweeps.ledgers import corpora, make_plan
+from resformer.sweeps.plan import corpora, make_plan
 from resformer.sweeps.timing import keep_step_times
 from resformer.sweeps.trials import Sweep
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import altair as alt
 
-# Okabe and Ito 2008, then Tol's muted scheme for more; black is the reference's.
+# Okabe and Ito 2008, then Tol's muted scheme for more; black is the baseline's.
 COLOURS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442",
            "#882255", "#44AA99", "#999933", "#AA4499", "#332288", "#88CCEE", "#DDCC77", "#117733"]  # fmt: skip
 FORMATS = ("svg", "png", "pdf")

@@ -89,16 +89,16 @@ class SweepReport:
     def verdicts(self) -> pd.DataFrame:
         """One line for each arm and point: the verdict table, in numbers."""
         limits = self.depth_limits
-        reference = self.sweep.config.controls.reference
+        baseline = self.sweep.config.controls.baseline
         lines = []
         for row in self.analysis.rows:
             at_best = self.outcomes(row.arm, row.point, row.optimum.rate, list(self.sweep.config.seeds.reporting))
             ledger = _entry(self.plan.get("ledgers", []), row.arm, row.point)
             step, memory = self._cost(row.arm, row.point)
-            base_step, base_memory = self._cost(reference, row.point)
+            base_step, base_memory = self._cost(baseline, row.point)
             timed = _entry(self.steps, row.arm, row.point)
             if "memory" in timed:
-                memory, base_memory = timed["memory"], _entry(self.steps, reference, row.point)["memory"]
+                memory, base_memory = timed["memory"], _entry(self.steps, baseline, row.point)["memory"]
             events = [o.spikes for o in at_best]
             counted = sum(e for e in events if e is not None) if events and None not in events else None
             thousands = sum(o.steps for o in at_best) / 1000

@@ -35,7 +35,7 @@ def depth_figures(report: SweepReport) -> dict[str, alt.TopLevelMixin]:
 
 
 def stream(report: SweepReport) -> alt.VConcatChart | None:
-    """F3. RMS of the stream by depth and step, one panel for each variant, one colour scale for all."""
+    """F3. RMS of the stream by depth and step, one panel for each arm, one colour scale for all."""
     frame = _over_seeds(report.layers[report.layers.metric == "stream_rms"], "step", "depth")
     if frame.empty:
         return None

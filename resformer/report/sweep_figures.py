@@ -75,7 +75,7 @@ def loss_over_learning_rate(report: SweepReport) -> alt.VConcatChart | None:
 
 
 def ladder(report: SweepReport) -> alt.VConcatChart | None:
-    """F2. Sensitivity, headroom and best loss over depth; the loss with the paired interval against the reference."""
+    """F2. Sensitivity, headroom and best loss over depth; the loss with the paired interval against the baseline."""
     table = report.verdicts
     if report.depth is None or table.empty:
         return None
@@ -103,7 +103,7 @@ def ladder(report: SweepReport) -> alt.VConcatChart | None:
             layers.append(chart.mark_rule().encode(y="low:Q", y2="high:Q"))
         panels.append(alt.layer(*layers).properties(width=220, height=_HEIGHT))
     caption = (
-        "Bars of the best loss: half width of the 95 % interval of the paired difference from the reference. "
+        "Bars of the best loss: half width of the 95 % interval of the paired difference from the baseline. "
         + conditions(report)
     )
     return titled(report, alt.vconcat(alt.hconcat(*panels)), f"Ladder over {name}", caption)
@@ -170,7 +170,7 @@ def cost_and_quality(report: SweepReport) -> alt.VConcatChart | None:
             chart.mark_text(align="left", dx=8).encode(x=x, y=y, text="arm:N"),
         ]
         panels.append(alt.layer(*layers).properties(width=_WIDTH, height=_HEIGHT, title=point or "all runs"))
-    how = "measured in turn with the reference's" if report.steps else "of each arm's fastest run"
+    how = "measured in turn with the baseline's" if report.steps else "of each arm's fastest run"
     caption = f"Bars: 95 % t intervals over seeds. Step times: {how}. {conditions(report)}"
     rows = [alt.hconcat(*panels[i : i + 3]) for i in range(0, len(panels), 3)]
     return titled(report, alt.vconcat(*rows), "Cost and quality", caption)
@@ -218,16 +218,14 @@ def _run_label(frame: pd.DataFrame) -> list[str]:
 
 def colour_of_arms(report: SweepReport) -> alt.Color:
     """The same in every figure of the page."""
-    return alt.Color(
-        "arm:N", scale=colours(list(report.sweep.arms)), title="variant", legend=alt.Legend(symbolOpacity=1)
-    )
+    return alt.Color("arm:N", scale=colours(list(report.sweep.arms)), title="arm", legend=alt.Legend(symbolOpacity=1))
 
 
 def dash_of_arms(report: SweepReport) -> alt.StrokeDash:
-    """The A/A arm is dashed, that it may be told from the reference it lies on."""
-    arms, same = list(report.sweep.arms), report.sweep.config.controls.same
-    scale = alt.Scale(domain=arms, range=[[4, 3] if arm == same else [1, 0] for arm in arms])
-    return alt.StrokeDash("arm:N", scale=scale, title="variant")
+    """The A/A arm is dashed, that it may be told from the baseline it lies on."""
+    arms, a_a_control = list(report.sweep.arms), report.sweep.config.controls.a_a_control
+    scale = alt.Scale(domain=arms, range=[[4, 3] if arm == a_a_control else [1, 0] for arm in arms])
+    return alt.StrokeDash("arm:N", scale=scale, title="arm")
 
 
 def chart_of(frame: pd.DataFrame) -> alt.Chart:

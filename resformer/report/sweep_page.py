@@ -77,7 +77,7 @@ def _status(report: SweepReport) -> str:
 def _facts(report: SweepReport) -> str:
     controls, chosen, analysis = report.sweep.config.controls, report.sweep.config.statistics, report.analysis
     say = {None: "not finished", True: "null, as it should be", False: "NOT null: no verdict stands"}
-    same = "; ".join(f"{point or 'all'}: {say[null]}" for point, null in analysis.same_is_null.items())
+    null = "; ".join(f"{point or 'all'}: {say[is_null]}" for point, is_null in analysis.a_a_is_null.items())
     fired = {None: "not finished", True: "fired, as it should", False: "did NOT fire: no verdict stands"}
     seed_noise = "; ".join(f"{point or 'all'}: {sd:.4f}" for point, sd in analysis.sigma_seed.items())
     entropy = ", ".join(f"{float(value):.4f}" for value in report.common("unigram_entropy"))
@@ -86,10 +86,10 @@ def _facts(report: SweepReport) -> str:
         "data": f"{', '.join(report.common('data_source'))} ({', '.join(report.common('data_fingerprint'))})",
         "tokens of a run": ", ".join(f"{value:,.0f}" for value in tokens),
         "unigram entropy": f"{entropy} nats per token",
-        "standard deviation over seeds": f"{seed_noise} nats (reference)",
-        f"A/A arm {controls.same or '(none)'}": same or "there is none: no verdict stands",
-        f"arm known to break {controls.broken or '(none)'}": fired[analysis.broken_fired]
-        if controls.broken
+        "standard deviation over seeds": f"{seed_noise} nats (baseline)",
+        f"A/A arm {controls.a_a_control or '(none)'}": null or "there is none: no verdict stands",
+        f"arm known to break {controls.positive_control or '(none)'}": fired[analysis.positive_control_fired]
+        if controls.positive_control
         else "there is none: no verdict stands",
         "declared before": f"margin {chosen.margin:g} nats, delta {chosen.delta:g} nats, alpha {chosen.alpha:g}",
         "recipe": f"{report.recipe_hash} (sweep.yaml)",
@@ -114,7 +114,7 @@ def _filters(kind: str, names: list[str]) -> str:
         f"{html.escape(name)}</label>"
         for name in names
     )
-    return f"<fieldset><legend>{'variants' if kind == 'arm' else 'points'}</legend>{boxes}</fieldset>"
+    return f"<fieldset><legend>{'arms' if kind == 'arm' else 'points'}</legend>{boxes}</fieldset>"
 
 
 def _figure(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The verdict table for people: one row for each variant at each point, in HTML, CSV, Markdown and LaTeX."""
+"""The verdict table for people: one row for each arm at each point, in HTML, CSV, Markdown and LaTeX."""
 
 import html
 import math
@@ -11,20 +11,20 @@ from ..sweeps.inference import wilson
 from .sweep_data import SweepReport
 
 HINTS = {
-    "variant": "the arm",
+    "arm": "the arm",
     "point": "place in the grid",
-    "verdict": "against the reference, by the rule below the table",
+    "verdict": "against the baseline, by the rule below the table",
     "end states": "of the reporting runs at the arm's best rate",
     "failed": "stuck or diverged, of all reporting runs there, with a 95 % Wilson interval of the rate",
     "loss": "held-out, nats per token, at the arm's best rate: mean over the reporting seeds and 95 % t interval",
-    "difference": "from the reference, each at its own best rate, paired by seed, with 95 % t interval",
+    "difference": "from the baseline, each at its own best rate, paired by seed, with 95 % t interval",
     "Holm p": "two-sided, the larger of each at its own rate and the loser at the winner's; adjusted over the sweep",
     "MDD": "smallest true difference that these seeds would have found with 80 % power",
-    "at its rate": "difference from the reference, both at the reference's best rate, with 95 % t interval",
+    "at its rate": "difference from the baseline, both at the baseline's best rate, with 95 % t interval",
     "best rate": "chosen on the tuning seeds; in brackets the vertex of a parabola where there is one",
     "stable to": "largest rate at which no run diverged and the mean is within delta of the best",
     "headroom": "decades between the best and the largest stable rate",
-    "S": "learning-rate sensitivity, nats (window), and its paired difference from the reference",
+    "S": "learning-rate sensitivity, nats (window), and its paired difference from the baseline",
     "centred S": "the same, over a window around the arm's own best rate",
     "spikes/1k": "loss spikes per 1,000 steps with 95 % Poisson interval",
     "OLMo 2 score": "percentage of steps whose loss is 7 deviations off the last 1,000; of runs of 5,000 steps or more",
@@ -33,8 +33,8 @@ HINTS = {
     "gradient first/last": "norm of the MLP output matrix's gradient, first block over last, likewise",
     "parameters": "all (outside embeddings)",
     "FLOPs/token": "forward and backward",
-    "step": "time of a step as a ratio to the reference, measured in turn (or, on a cluster, of the fastest run)",
-    "memory": "most bytes of tensors in a step (on a cluster: of the process or device), as a ratio to the reference",
+    "step": "time of a step as a ratio to the baseline, measured in turn (or, on a cluster, of the fastest run)",
+    "memory": "most bytes of tensors in a step (on a cluster: of the process or device), as a ratio to the baseline",
     "tuning runs": "spent on choosing the rate",
 }
 
@@ -48,7 +48,7 @@ def verdict_rows(report: SweepReport) -> list[dict[str, tuple[str, Any]]]:
         vertex = f" ({line['fitted_rate']:.2g})" if line["fitted_rate"] != line["best_rate"] else ""
         edge = "" if line["interior"] else ", at the edge"
         cells = {
-            "variant": (line["arm"], line["arm"]),
+            "arm": (line["arm"], line["arm"]),
             "point": (line["point"], line["point"]),
             "verdict": (line["verdict"] + (f": {line['reason']}" if line["reason"] else ""), line["verdict"]),
             "end states": (line["end_states"], failed),
@@ -94,7 +94,7 @@ def html_table(report: SweepReport) -> str:
             f"{_verdict_class(name, key)}>{html.escape(str(shown))}</td>"
             for name, (shown, key) in row.items()
         )
-        arm, point = (html.escape(str(row[name][1]), quote=True) for name in ("variant", "point"))
+        arm, point = (html.escape(str(row[name][1]), quote=True) for name in ("arm", "point"))
         body.append(f'<tr data-arm="{arm}" data-point="{point}">{cells}</tr>')
     return f'<table id="verdicts"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
 
@@ -118,7 +118,7 @@ def _markdown(rows: list[dict[str, str]]) -> str:
 
 def _latex(rows: list[dict[str, str]]) -> str:
     """A tabular of the columns that fit a page; needs \\usepackage{booktabs}."""
-    columns = ["variant", "point", "verdict", "failed", "loss", "difference", "Holm p", "MDD", "best rate", "S"]
+    columns = ["arm", "point", "verdict", "failed", "loss", "difference", "Holm p", "MDD", "best rate", "S"]
     lines = [" & ".join(columns)] + [
         " & ".join(_escaped(row[name].partition(":")[0] if name == "verdict" else row[name]) for name in columns)
         for row in rows

@@ -1,4 +1,4 @@
-"""From the results of a sweep's runs to one row for each variant at each point of the grid. Pure: reads no file."""
+"""From the results of a sweep's runs to one row for each arm at each point of the grid. Pure: reads no file."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -41,14 +41,14 @@ class Rules:
 
     arms: Sequence[str]
     points: Sequence[str]
-    reference: str
+    baseline: str
     tuning_seeds: Sequence[int]
     reporting_seeds: Sequence[int]
-    same: str | None = None
-    """The A/A arm: the reference under another name."""
-    broken: str | None = None
+    a_a_control: str | None = None
+    """The A/A arm: the baseline under another name."""
+    positive_control: str | None = None
     """The arm known to break."""
-    broken_points: Sequence[str] | None = None
+    positive_control_points: Sequence[str] | None = None
     """Where it is known to break; by default anywhere."""
     margin: float = 0.01
     """Smallest difference of interest, nats."""
@@ -59,7 +59,7 @@ class Rules:
 
 @dataclass
 class Row:
-    """One variant at one point. Losses in nats per token; differences are variant minus reference, paired by seed."""
+    """One arm at one point. Losses in nats per token; differences are arm minus baseline, paired by seed."""
 
     arm: str
     point: str
@@ -73,13 +73,13 @@ class Row:
     sensitivity_difference: Estimate
     centred_sensitivity: float | None
     loss: Estimate
-    """At the variant's own best rate, on the reporting seeds."""
+    """At the arm's own best rate, on the reporting seeds."""
     matched_optimum: Estimate
     """Each at its own best rate."""
     matched_rate: Estimate
-    """The variant at the reference's best rate, the reference there too."""
+    """The arm at the baseline's best rate, the baseline there too."""
     matched_own_rate: Estimate
-    """Both at the variant's best rate."""
+    """Both at the arm's best rate."""
     mdd: float
     end_states: dict[str, int]
     evidence: Evidence | None = None
@@ -91,12 +91,12 @@ class Row:
 @dataclass
 class Analysis:
     rows: list[Row]
-    same_is_null: dict[str, bool | None]
+    a_a_is_null: dict[str, bool | None]
     """By point."""
-    broken_fired: bool | None
+    positive_control_fired: bool | None
     depth_limits: dict[str, int | None] = field(default_factory=dict)
     sigma_seed: dict[str, float] = field(default_factory=dict)
-    """By point: standard deviation over the reporting seeds of the reference's loss."""
+    """By point: standard deviation over the reporting seeds of the baseline's loss."""
 
     def row(self, arm: str, point: str) -> Row | None:
         return next((row for row in self.rows if (row.arm, row.point) == (arm, point)), None)
@@ -106,7 +106,7 @@ Runs = dict[tuple[str, str], dict[float, dict[int, Result]]]
 
 
 def analyse(results: Iterable[Result], rules: Rules) -> Analysis:
-    """One row for each variant and point of which at least one learning rate is tuned on every tuning seed.
+    """One row for each arm and point of which at least one learning rate is tuned on every tuning seed.
 
     The best rate is chosen on the tuning seeds and reported on the others, so that no loss is quoted on the seeds that
     chose it. Holm's family is every comparison of the sweep, controls included.
@@ -117,7 +117,7 @@ def analyse(results: Iterable[Result], rules: Rules) -> Analysis:
     rows = [
         row
         for point in rules.points
-        for arm in sorted(rules.arms, key=lambda arm: arm != rules.reference)
+        for arm in sorted(rules.arms, key=lambda arm: arm != rules.baseline)
         if (row := _row(arm, point, runs, rules)) is not None
     ]
     compared = [row for row in rows if row.evidence is not None]
@@ -127,12 +127,12 @@ def analyse(results: Iterable[Result], rules: Rules) -> Analysis:
         row.evidence = replace(e, p_holm=float(p), tost_holm=float(q))
     analysis = Analysis(rows, *_controls(compared, rules))
     for row in rows:
-        if row.arm == rules.reference:
-            row.verdict, row.reason = "reference", ""
+        if row.arm == rules.baseline:
+            row.verdict, row.reason = "baseline", ""
             analysis.sigma_seed[row.point] = row.loss.sd
         elif row.evidence is not None:
-            same = analysis.same_is_null.get(row.point)
-            row.verdict, row.reason = decide(row.evidence, same, analysis.broken_fired, rules.alpha)
+            null = analysis.a_a_is_null.get(row.point)
+            row.verdict, row.reason = decide(row.evidence, null, analysis.positive_control_fired, rules.alpha)
     order = {arm: index for index, arm in enumerate(rules.arms)}
     rows.sort(key=lambda row: (rules.points.index(row.point), order[row.arm]))
     return analysis
@@ -147,7 +147,7 @@ def tuned(runs: dict[float, dict[int, Result]], rules: Rules) -> tuple[list[floa
 
 
 def _row(arm: str, point: str, runs: Runs, rules: Rules) -> Row | None:
-    mine, theirs = runs.get((arm, point)), runs.get((rules.reference, point))
+    mine, theirs = runs.get((arm, point)), runs.get((rules.baseline, point))
     if mine is None or theirs is None:
         return None
     (rates, losses, initial), (their_rates, their_losses, their_initial) = tuned(mine, rules), tuned(theirs, rules)
@@ -159,11 +159,11 @@ def _row(arm: str, point: str, runs: Runs, rules: Rules) -> Row | None:
     stable = curves.largest_stable_rate(rates, losses, initial, failed, rules.delta)
 
     here = _reported(mine, best.rate, rules)
-    reference, matched = _reported(theirs, their_best.rate, rules), _reported(mine, their_best.rate, rules)
-    reference_here = _reported(theirs, best.rate, rules)
-    difference = _differences(here, reference)
-    spread, at_one_rate = t_estimate(difference), t_estimate(_differences(matched, reference))
-    at_own_rate = t_estimate(_differences(here, reference_here))
+    baseline, matched = _reported(theirs, their_best.rate, rules), _reported(mine, their_best.rate, rules)
+    baseline_here = _reported(theirs, best.rate, rules)
+    difference = _differences(here, baseline)
+    spread, at_one_rate = t_estimate(difference), t_estimate(_differences(matched, baseline))
+    at_own_rate = t_estimate(_differences(here, baseline_here))
     states: dict[str, int] = {}
     for run in here.values():
         states[run.end_state] = states.get(run.end_state, 0) + 1
@@ -174,25 +174,25 @@ def _row(arm: str, point: str, runs: Runs, rules: Rules) -> Row | None:
         t_estimate([run.clipped for run in here.values()]), spread, at_one_rate, at_own_rate,
         minimum_detectable_difference(spread.sd, spread.n), states,
     )  # fmt: skip
-    if arm != rules.reference:
-        runs_there = [here, reference] + ([matched, reference_here] if best.rate != their_best.rate else [])
+    if arm != rules.baseline:
+        runs_there = [here, baseline] + ([matched, baseline_here] if best.rate != their_best.rate else [])
         row.evidence = Evidence(
             spread, _either_rate(spread, at_one_rate, at_own_rate), tost(difference, rules.margin),
-            sum(run.failed for run in here.values()), len(here), sum(run.failed for run in reference.values()),
+            sum(run.failed for run in here.values()), len(here), sum(run.failed for run in baseline.values()),
             best.interior and their_best.interior, sum(len(rules.reporting_seeds) - len(runs) for runs in runs_there),
         )  # fmt: skip
     return row
 
 
-def _either_rate(own: Estimate, at_reference_rate: Estimate, at_own_rate: Estimate) -> float:
+def _either_rate(own: Estimate, at_baseline_rate: Estimate, at_own_rate: Estimate) -> float:
     """p that survives a best rate which the tuning seeds got wrong: the loser may take the winner's rate.
 
-    Between equal variants of which one was tuned to a neighbouring rate there is a real difference, and the more seeds
-    report it the surer it is found. So whoever seems worse, the variant or the reference, is held against the other at
+    Between equal arms of which one was tuned to a neighbouring rate there is a real difference, and the more seeds
+    report it the surer it is found. So whoever seems worse, the arm or the baseline, is held against the other at
     the other's best rate as well, and where it does better there, the larger p counts.
     """
     sign = np.sign(own.mean)
-    second = at_reference_rate if sign > 0 else at_own_rate
+    second = at_baseline_rate if sign > 0 else at_own_rate
     if sign * second.mean >= sign * own.mean:
         return own.p
     return max(own.p, second.p) if sign * second.mean > 0 else 1.0
@@ -234,12 +234,12 @@ def _sensitivities(mine: dict, theirs: dict, rules: Rules) -> tuple[curves.Sensi
 
 def _controls(compared: list[Row], rules: Rules) -> tuple[dict[str, bool | None], bool | None]:
     """Whether the A/A arm is null at each point, and whether the arm known to break was flagged at any of its own."""
-    null = {r.point: is_null(r.evidence) for r in compared if r.arm == rules.same and r.evidence}
-    points = rules.broken_points or rules.points
+    null = {r.point: is_null(r.evidence) for r in compared if r.arm == rules.a_a_control and r.evidence}
+    points = rules.positive_control_points or rules.points
     fired = [
         has_fired(row.evidence, rules.alpha)
         for row in compared
-        if row.arm == rules.broken and row.point in points and row.evidence
+        if row.arm == rules.positive_control and row.point in points and row.evidence
     ]
     if any(fired):
         return null, True

@@ -1,6 +1,7 @@
 """What a sweep is told: arms, grid, learning rates, seeds, controls, and who runs it."""
 
 import itertools
+import re
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,21 +33,25 @@ class Seeds:
     reporting: list[int] = field(default_factory=lambda: [0, 1, 2])
     """Reported, paired between arms."""
     reporting_rates: Literal["optimum", "all"] = "optimum"
-    """Where the reporting seeds run: at the arm's own and the reference's best rate, or at every rate."""
+    """Where the reporting seeds run: at the arm's own and the baseline's best rate, or at every rate."""
 
 
 @dataclass
 class Controls:
     """What every difference is measured against, and what shows that the instrument works."""
 
-    reference: str = "pre"
+    baseline: str = "pre"
     """The arm that all others are compared with."""
-    same: str | None = None
-    """The A/A arm: the reference once more, with initial weights of its own. It must come out null."""
-    broken: str | None = None
+    a_a_control: str | None = None
+    """The A/A arm: the baseline once more, with initial weights of its own. It must come out null."""
+    positive_control: str | None = None
     """An arm known to break. It must be flagged."""
-    broken_at: dict[str, Any] = field(default_factory=dict)
+    positive_control_at: dict[str, Any] = field(default_factory=dict)
     """The part of the grid where it is known to break; by default anywhere."""
+
+
+_RENAMED = {"reference": "baseline", "same": "a_a_control", "broken": "positive_control"}
+_RENAMED |= {"broken_at": "positive_control_at"}
 
 
 @dataclass
@@ -138,11 +143,11 @@ class SweepConfig:
         if chosen.window and not any(chosen.window[0] <= rate <= chosen.window[1] for rate in rates):
             raise ValueError(f"statistics.window: no rate of the grid {rates} lies in {list(chosen.window)}")
         for role, arm in vars(self.controls).items():
-            if role != "broken_at" and arm is not None and arm not in self.arms:
+            if role != "positive_control_at" and arm is not None and arm not in self.arms:
                 raise ValueError(f"controls.{role}: there is no arm {arm!r}; the arms are {', '.join(self.arms)}")
-        if self.controls.same == self.controls.reference:
-            raise ValueError("controls.same: the A/A arm is the reference under another name; give it one")
-        for part in (*self.exclude, self.controls.broken_at):
+        if self.controls.a_a_control == self.controls.baseline:
+            raise ValueError("controls.a_a_control is the baseline itself; give the A/A arm a name of its own")
+        for part in (*self.exclude, self.controls.positive_control_at):
             for key, value in part.items():
                 allowed = list(self.arms) if key == "arm" else self.grid.get(key)
                 if allowed is None or value not in allowed:
@@ -168,7 +173,12 @@ def parse_sweep(argv: list[str] | None = None) -> SweepConfig:
     """
     parser = parser_of(SweepConfig, "sweep.py", "Compare residual connections over a grid of runs.")
     rest, overrides = _base_flags(sys.argv[1:] if argv is None else argv)
-    config = SweepConfig(**read_arguments(parser, rest))
+    try:
+        config = SweepConfig(**read_arguments(parser, rest))
+    except ValueError as error:
+        if named := re.search(rf"unknown key 'controls\.({'|'.join(_RENAMED)})\b", str(error)):
+            raise ValueError(f"controls.{named[1]} is called controls.{_RENAMED[named[1]]} now") from None
+        raise
     for file in _config_files(rest):
         refuse_repeated_keys(file)
     config.base = flat(config.base) | overrides

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 DELTA = 0.2
 """Nats above the best loss that a learning rate may cost and still count as stable."""
 HALF_DECADES = np.arange(-2, 4) / 2
-"""log10 offsets from a variant's own optimum over which the centred sensitivity is the mean."""
+"""log10 offsets from an arm's own optimum over which the centred sensitivity is the mean."""
 
 
 def clip_losses(losses: ArrayLike, initial: ArrayLike) -> np.ndarray:
@@ -60,10 +60,10 @@ def lr_sensitivity(
 
 
 def centred_lr_sensitivity(rates: ArrayLike, losses: ArrayLike, initial: ArrayLike) -> float | None:
-    """The sensitivity over a window that moves with the variant's own optimum: from a decade below to 1.5 above.
+    """The sensitivity over a window that moves with the arm's own optimum: from a decade below to 1.5 above.
 
     Losses between grid points are interpolated linearly in log rate; none where the grid does not reach that far.
-    A variant whose connection rescales the effective learning rate (DeepNorm, ReZero) is not punished for it here.
+    An arm whose connection rescales the effective learning rate (DeepNorm, ReZero) is not punished for it here.
     """
     logs = np.log10(np.asarray(rates, float))
     mean = clip_losses(losses, initial).mean(1)

@@ -1,12 +1,10 @@
-"""What an arm costs and in what it differs from the reference besides its residual connection."""
+"""What an arm costs and in what it differs from the baseline besides its residual connection."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
-from ..data import Corpus, load_corpus
+from ..data import Corpus
 from ..keys import flat
 from ..model import ResformerForCausalLM
 from ..model.residual import Residual
@@ -29,38 +27,6 @@ class Ledger:
     tokens: int
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The ledger of each arm at each point, and each arm's differences from the reference."""
-
-    ledgers: dict[tuple[str, str], Ledger]
-    differences: dict[str, list[str]]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For plan.json."""
-        ledgers = [{"arm": arm, "point": point} | asdict(entry) for (arm, point), entry in self.ledgers.items()]
-        return {"ledgers": ledgers, "differences": self.differences}
-
-
-def make_plan(sweep: Sweep, data: Mapping[tuple[str, str], Corpus]) -> Plan:
-    """What is known before the first run. Differences are taken at the first point that an arm has."""
-    others = [arm for arm in sweep.arms if arm != sweep.config.controls.reference]
-    first = {arm: next(point for point in sweep.points if (arm, point) in sweep.runs) for arm in others}
-    return Plan(
-        {key: ledger(run, data[key]) for key, run in sweep.runs.items()},
-        {arm: differences(sweep, arm, point, data[arm, point]) for arm, point in first.items()},
-    )
-
-
-def corpora(sweep: Sweep, show_progress: bool = False) -> dict[tuple[str, str], Corpus]:
-    """Of each arm at each point. Fills the cache, so that no two trials build it at once."""
-    found: dict[str, Corpus] = {}
-    for config in sweep.runs.values():
-        if repr(config.data) not in found:
-            found[repr(config.data)] = load_corpus(config.data, show_progress=show_progress)
-    return {key: found[repr(config.data)] for key, config in sweep.runs.items()}
-
-
 def ledger(config: RunConfig, corpus: Corpus) -> Ledger:
     """Read off a model on the meta device, whose weights take no memory."""
     with torch.device("meta"):
@@ -76,20 +42,20 @@ def ledger(config: RunConfig, corpus: Corpus) -> Ledger:
 
 
 def differences(sweep: Sweep, arm: str, point: str, corpus: Corpus) -> list[str]:
-    """In words, everything but the residual connection in which ``arm`` differs from the reference at ``point``.
+    """In words, everything but the residual connection in which ``arm`` differs from the baseline at ``point``.
 
     Keys of the configuration; initial values, learning-rate and weight-decay multipliers of the parameters that both
     have; and the parameters that only one has. Above 50 million parameters initial values are not compared.
     """
-    reference = sweep.config.controls.reference
-    ours, theirs = sweep.runs[arm, point], sweep.runs[reference, point]
+    baseline = sweep.config.controls.baseline
+    ours, theirs = sweep.runs[arm, point], sweep.runs[baseline, point]
     a, b = flat(ours.as_dict()), flat(theirs.as_dict())
     found = [
-        f"{key}: {a.get(key)!r}, the reference {b.get(key)!r}"
+        f"{key}: {a.get(key)!r}, the baseline {b.get(key)!r}"
         for key in sorted(set(a) | set(b))
         if key not in ("model.residual", "run_dir") and a.get(key) != b.get(key)
     ]
-    if arm == sweep.config.controls.same:
+    if arm == sweep.config.controls.a_a_control:
         return [*found, "initial weights and dropout from seeds of its own (A/A)"]
     big = ledger(theirs, corpus).parameters > _INITIAL_VALUES_UP_TO
     one, other = (_model(config, corpus, big) for config in (ours, theirs))
@@ -100,7 +66,7 @@ def _parameters(one: ResformerForCausalLM, other: ResformerForCausalLM, compare_
     ours, theirs = dict(one.named_parameters()), dict(other.named_parameters())
     our_hints, their_hints = one.optimizer_hints(), other.optimizer_hints()
     found = []
-    for label, mine, his in (("its own", ours, theirs), ("only the reference's", theirs, ours)):
+    for label, mine, his in (("its own", ours, theirs), ("only the baseline's", theirs, ours)):
         if only := [name for name in mine if name not in his]:
             number = sum(mine[name].numel() for name in only)
             found.append(f"{label} parameters: {number:,} in {len(only)} tensors, {_pattern(only[0])}, ...")
@@ -112,7 +78,7 @@ def _parameters(one: ResformerForCausalLM, other: ResformerForCausalLM, compare_
         hint, his_hint = our_hints[name], their_hints[name]
         if hint != his_hint:
             groups.setdefault(
-                f"learning-rate multiplier {hint.learning_rate_multiplier:g} (reference "
+                f"learning-rate multiplier {hint.learning_rate_multiplier:g} (baseline "
                 f"{his_hint.learning_rate_multiplier:g}), weight-decay multiplier {hint.weight_decay_multiplier:g} "
                 f"({his_hint.weight_decay_multiplier:g})", []).append(name)  # fmt: skip
         if compare_values and not torch.equal(ours[name], theirs[name]):

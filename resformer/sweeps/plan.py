@@ -1,94 +1,41 @@
-"""Which trials a sweep wants, as a pure function of what is finished: so that any executor can go on with it."""
+"""What is known of a sweep before its first run: what each arm costs, and in what it differs from the baseline."""
 
-from collections.abc import Collection, Iterable
-from itertools import product
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
-
-from . import curves
-from .analysis import Result
-from .trials import Sweep, Trial
-
-
-def wanted(sweep: Sweep, results: Iterable[Result], given_up: Collection[Trial] = ()) -> list[Trial]:
-    """All trials that follow from the results so far, finished ones included, in the order to run them.
-
-    At each point every arm is tuned over the same rates. While the best rate of an arm that trains at all lies at the
-    edge, the grid grows there for every arm of the point, within ``learning_rates.extend_by``. Once it stands still,
-    reporting seeds run at the arm's own and at the reference's best rate; the reference's at every arm's best rate.
-    Nothing is ever pruned.
-
-    Args:
-        given_up: trials that failed for reasons outside the run as often as is allowed; their arm is not waited for.
-    """
-    done = {Trial(r.arm, r.point, r.learning_rate, r.seed): r for r in results}
-    tuning: list[Trial] = []
-    reporting: list[Trial] = []
-    for point in sweep.points:
-        arms = sweep.arms_at(point)
-        rates, best = _tuned_rates(sweep, point, arms, done, given_up)
-        tuning += _trials(arms, point, rates, sweep.config.seeds.tuning)
-        if sweep.config.seeds.reporting_rates == "all":
-            reporting += _trials(arms, point, rates, sweep.config.seeds.reporting)
-            continue
-        reference = sweep.config.controls.reference
-        for arm in (arm for arm in arms if arm in best):
-            others = best.values() if arm == reference else [best.get(reference, best[arm])]
-            its = list(dict.fromkeys([best[arm], *others]))
-            reporting += _trials([arm], point, its, sweep.config.seeds.reporting)
-    return tuning + reporting
+from ..data import Corpus, load_corpus
+from .ledgers import Ledger, differences, ledger
+from .trials import Sweep
 
 
-def bounds(sweep: Sweep) -> tuple[int, int]:
-    """The fewest and the most trials that the definition can lead to."""
-    config, few, many = sweep.config, 0, 0
-    tuning, reporting = len(config.seeds.tuning), len(config.seeds.reporting)
-    for point in sweep.points:
-        arms, rates = len(sweep.arms_at(point)), len(config.learning_rates.grid)
-        most = rates + config.learning_rates.extend_by
-        if config.seeds.reporting_rates == "all":
-            few, many = few + arms * rates * (tuning + reporting), many + arms * most * (tuning + reporting)
-        else:
-            few += arms * (rates * tuning + reporting)
-            many += arms * most * tuning + (2 * (arms - 1) + min(arms, most)) * reporting
-    return few, many
+@dataclass(frozen=True)
+class Plan:
+    """The ledger of each arm at each point, and each arm's differences from the baseline."""
+
+    ledgers: dict[tuple[str, str], Ledger]
+    differences: dict[str, list[str]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For plan.json."""
+        ledgers = [{"arm": arm, "point": point} | asdict(entry) for (arm, point), entry in self.ledgers.items()]
+        return {"ledgers": ledgers, "differences": self.differences}
 
 
-def _tuned_rates(
-    sweep: Sweep, point: str, arms: list[str], done: dict[Trial, Result], given_up: Collection[Trial]
-) -> tuple[list[float], dict[str, float]]:
-    """The point's rates so far, and the best one of each arm once no more are to come."""
-    rates = sorted(sweep.config.learning_rates.grid)
-    budget = sweep.config.learning_rates.extend_by
-    seeds = sweep.config.seeds.tuning
-    counted = [arm for arm in arms if not any(trial in given_up for trial in _trials([arm], point, rates, seeds))]
-    while True:
-        if any(trial not in done for trial in _trials(counted, point, rates, seeds)):
-            return rates, {}
-        best = {arm: _best(arm, point, rates, seeds, done) for arm in counted}
-        edges = {index for index, trains in best.values() if trains}
-        grown = list(rates)
-        if 0 in edges and budget > 0:
-            grown, budget = [_rounded(rates[0] ** 2 / rates[1]), *grown], budget - 1
-        if len(rates) - 1 in edges and budget > 0:
-            grown, budget = [*grown, _rounded(rates[-1] ** 2 / rates[-2])], budget - 1
-        if grown == rates:
-            return rates, {arm: rates[index] for arm, (index, _) in best.items()}
-        rates = grown
-        counted = [arm for arm in counted if not any(t in given_up for t in _trials([arm], point, rates, seeds))]
+def make_plan(sweep: Sweep, data: Mapping[tuple[str, str], Corpus]) -> Plan:
+    """What is known before the first run. Differences are taken at the first point that an arm has."""
+    others = [arm for arm in sweep.arms if arm != sweep.config.controls.baseline]
+    first = {arm: next(point for point in sweep.points if (arm, point) in sweep.runs) for arm in others}
+    return Plan(
+        {key: ledger(run, data[key]) for key, run in sweep.runs.items()},
+        {arm: differences(sweep, arm, point, data[arm, point]) for arm, point in first.items()},
+    )
 
 
-def _best(arm: str, point: str, rates: list[float], seeds: list[int], done: dict[Trial, Result]) -> tuple[int, bool]:
-    """Index of the best rate, and whether any run there trained."""
-    cells = [[done[Trial(arm, point, rate, seed)] for seed in seeds] for rate in rates]
-    losses = np.array([[cell.val_loss for cell in row] for row in cells])
-    index = curves.optimum(rates, losses, [[cell.initial_loss for cell in row] for row in cells]).index
-    return index, not all(cell.failed for cell in cells[index])
-
-
-def _trials(arms: list[str], point: str, rates: list[float], seeds: list[int]) -> list[Trial]:
-    return [Trial(arm, point, rate, seed) for seed, rate, arm in product(seeds, rates, arms)]
-
-
-def _rounded(rate: float) -> float:
-    return float(f"{rate:.3g}")
+def corpora(sweep: Sweep, show_progress: bool = False) -> dict[tuple[str, str], Corpus]:
+    """Of each arm at each point. Fills the cache, so that no two trials build it at once."""
+    found: dict[str, Corpus] = {}
+    for config in sweep.runs.values():
+        if repr(config.data) not in found:
+            found[repr(config.data)] = load_corpus(config.data, show_progress=show_progress)
+    return {key: found[repr(config.data)] for key, config in sweep.runs.items()}

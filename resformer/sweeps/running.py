@@ -16,8 +16,8 @@ from ..programs import BAD_INPUT, INTERRUPTED
 from .analysis import Result
 from .executors import Executor
 from .outcomes import Outcome, TornTrial, read_outcome, set_aside, with_degraded
-from .plan import wanted
 from .trials import Sweep, Trial
+from .wanted import wanted
 from .worker import Ended, Job
 
 TRIAL_FILE = "trial.yaml"

@@ -14,11 +14,11 @@ from rich.text import Text
 from ..data import Corpus
 from .analysis import analyse
 from .inference import Estimate
-from .ledgers import Plan
-from .plan import bounds
+from .plan import Plan
 from .running import State, overview
 from .timing import seconds_per_step
 from .trials import Sweep, Trial
+from .wanted import bounds
 
 _START_AND_SAVE = 2.0
 """Seconds of a trial beside its steps and its evaluation: building, saving, writing a sample."""
@@ -47,7 +47,7 @@ def print_plan(sweep: Sweep, data: Mapping[tuple[str, str], Corpus], state: Stat
             f"{entry.tokens:,}",
         )  # fmt: skip
     console.print(table)
-    console.print(f"\ndifferences from {config.controls.reference!r} that are not the residual connection:")
+    console.print(f"\ndifferences from {config.controls.baseline!r} that are not the residual connection:")
     for arm, lines in plan.differences.items():
         because = f" (because: {sweep.because[arm]})" if arm in sweep.because else ""
         console.print(f"  {arm}{because}: " + ("; ".join(lines) or "none"), markup=False)

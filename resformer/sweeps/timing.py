@@ -24,8 +24,8 @@ ROUNDS, LONG_ENOUGH = 9, 20.0
 
 @dataclass(frozen=True)
 class StepTime:
-    """Of forward, backward and update over a batch. ``ratio``: to the reference's in the same round, median over the
-    rounds, so that a machine whose speed drifts favours nobody; ``seconds``: the reference's median times that;
+    """Of forward, backward and update over a batch. ``ratio``: to the baseline's in the same round, median over the
+    rounds, so that a machine whose speed drifts favours nobody; ``seconds``: the baseline's median times that;
     ``memory``: bytes of all tensors (weights, gradients, optimiser, activations) when they were most."""
 
     seconds: float
@@ -34,17 +34,17 @@ class StepTime:
 
 
 def step_times(sweep: Sweep, data: Mapping[tuple[str, str], Corpus]) -> dict[tuple[str, str], StepTime]:
-    """Of each arm at each point where the reference stands too."""
-    reference = sweep.config.controls.reference
+    """Of each arm at each point where the baseline stands too."""
+    baseline = sweep.config.controls.baseline
     found: dict[tuple[str, str], StepTime] = {}
     with _threads(sweep.config.executor.threads):
         for point in sweep.points:
-            if (reference, point) not in sweep.runs:
+            if (baseline, point) not in sweep.runs:
                 continue
-            base = Stepper(sweep.runs[reference, point], data[reference, point])
-            ratios, memory, base_seconds = {reference: 1.0}, {reference: base.peak_memory()}, []
+            base = Stepper(sweep.runs[baseline, point], data[baseline, point])
+            ratios, memory, base_seconds = {baseline: 1.0}, {baseline: base.peak_memory()}, []
             for arm in sweep.arms:
-                if arm == reference or (arm, point) not in sweep.runs:
+                if arm == baseline or (arm, point) not in sweep.runs:
                     continue
                 mine = Stepper(sweep.runs[arm, point], data[arm, point])
                 pairs = _in_turn(base, mine)

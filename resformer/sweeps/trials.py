@@ -21,7 +21,7 @@ _ELSEWHERE = {"optimizer.learning_rate": "learning_rates.grid", "run_dir": "swee
 _ELSEWHERE |= dict.fromkeys(("seed", "init_seed", "data_seed", "dropout_seed"), "seeds")
 # The A/A arm's initial weights and dropout are its own (the data's order is shared, as between any two arms): a
 # bit-equal copy would come out null whatever the noise.
-_SAME_ARM_SEED = 500_000
+_A_A_SEED = 500_000
 
 
 @dataclass(frozen=True)
@@ -79,20 +79,19 @@ class Sweep:
         }
         controls = config.controls
         for label in self.points:
-            if any(p == label for _, p in self.runs) and (controls.reference, label) not in self.runs:
-                raise ValueError(
-                    f"exclude: the reference {controls.reference!r} is left out at {label or 'all points'}"
-                )
+            if any(p == label for _, p in self.runs) and (controls.baseline, label) not in self.runs:
+                raise ValueError(f"exclude: the baseline {controls.baseline!r} is left out at {label or 'all points'}")
 
     def arms_at(self, point: str) -> list[str]:
         return [arm for arm, label in self.runs if label == point]
 
     def rules(self) -> Rules:
         config, controls, chosen = self.config, self.config.controls, self.config.statistics
-        at = [label for label in self.points if self._matches(controls.broken_at, "", label)]
+        at = [label for label in self.points if self._matches(controls.positive_control_at, "", label)]
         return Rules(
-            list(self.arms), list(self.points), controls.reference, config.seeds.tuning, config.seeds.reporting,
-            controls.same, controls.broken, at, chosen.margin, chosen.delta, chosen.window, chosen.alpha,
+            list(self.arms), list(self.points), controls.baseline, config.seeds.tuning, config.seeds.reporting,
+            controls.a_a_control, controls.positive_control, at, chosen.margin, chosen.delta, chosen.window,
+            chosen.alpha,
         )  # fmt: skip
 
     def run_dir(self, trial: Trial) -> Path:
@@ -100,7 +99,7 @@ class Sweep:
 
     def run_config(self, trial: Trial) -> dict[str, Any]:
         """All keys of the trial's run, as its config.yaml will hold them."""
-        own = trial.seed + (_SAME_ARM_SEED if trial.arm == self.config.controls.same else 0)
+        own = trial.seed + (_A_A_SEED if trial.arm == self.config.controls.a_a_control else 0)
         config = self.runs[trial.arm, trial.point].as_dict()
         config["optimizer"]["learning_rate"] = trial.learning_rate
         seeds = {"seed": trial.seed, "init_seed": own, "data_seed": trial.seed, "dropout_seed": own}

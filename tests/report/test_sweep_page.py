@@ -78,8 +78,8 @@ def test_the_table_sorts_by_any_column_both_ways(page):
     assert losses == sorted(losses)
     page.click("#verdicts th:text-is('loss')")
     assert [float(text.split()[0]) for text in column(page, "loss")] == losses[::-1]
-    page.click("#verdicts th:text-is('variant')")
-    assert column(page, "variant") == sorted(column(page, "variant"))
+    page.click("#verdicts th:text-is('arm')")
+    assert column(page, "arm") == sorted(column(page, "arm"))
 
 
 def test_filters_hide_rows_and_marks(page):
@@ -100,9 +100,9 @@ def test_filters_hide_rows_and_marks(page):
     page.locator("input[value='num_hidden_layers=1']").uncheck()
     page.wait_for_timeout(500)
     assert drawn() == {f"{arm}|num_hidden_layers=2" for arm in ("pre", "again", "plain")}
-    assert sorted(column(page, "variant")) == ["again", "plain", "pre"]
+    assert sorted(column(page, "arm")) == ["again", "plain", "pre"]
     page.locator("input[value='post']").check()
-    assert "post" in column(page, "variant")
+    assert "post" in column(page, "arm")
 
 
 def test_links_lead_to_files_that_are_there(page, whole):
@@ -147,7 +147,7 @@ def test_a_part_of_a_sweep_gives_a_page_that_says_so(whole, tmp_path):
     assert "Partial:" in text
     rows = list(csv.DictReader((tmp_path / "part" / "report" / "verdicts.csv").open()))
     assert {row["arm"]: row["verdict"] for row in rows} == {
-        "pre": "reference", "again": "unresolved", "post": "unresolved"
+        "pre": "baseline", "again": "unresolved", "post": "unresolved"
     }  # fmt: skip
     shutil.rmtree(tmp_path / "part" / "trials")
     assert report(tmp_path / "part").returncode == 0

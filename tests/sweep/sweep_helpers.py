@@ -89,7 +89,7 @@ def definition(folder: Path, **changes) -> dict:
         "grid": {"model.num_hidden_layers": [1, 2]},
         "learning_rates": {"grid": [1e-3, 3e-3, 1e-2], "extend_by": 2},
         "seeds": {"tuning": [9], "reporting": [0, 1, 2]},
-        "controls": {"same": "again", "broken": "plain"},
+        "controls": {"a_a_control": "again", "positive_control": "plain"},
     }  # fmt: skip
     return whole | changes
 

@@ -73,8 +73,8 @@ def test_a_worker_s_third_trial_equals_a_process_of_its_own(tmp_path, worker):
 
 def test_the_aa_arm_shares_the_data_and_not_the_weights(tmp_path):
     sweep = real_sweep(tmp_path)
-    reference, same = (sweep.run_config(Trial(arm, "num_hidden_layers=1", 3e-3, 1)) for arm in ("pre", "again"))
-    different = {key for key in reference if reference[key] != same[key]}
+    baseline, again = (sweep.run_config(Trial(arm, "num_hidden_layers=1", 3e-3, 1)) for arm in ("pre", "again"))
+    different = {key for key in baseline if baseline[key] != again[key]}
     assert different == {"init_seed", "dropout_seed", "run_dir"}
 
 

@@ -16,8 +16,8 @@ def test_each_is_a_sweep_with_an_aa_arm_and_an_arm_known_to_break(file):
     sweep = Sweep(parse_sweep(["--config", str(file)]))
     controls = sweep.config.controls
     assert sweep.folder.name == file.stem
-    assert sweep.arms[controls.same] == sweep.arms[controls.reference]
-    assert sweep.arms[controls.broken] == {"model.residual": "plain"}
+    assert sweep.arms[controls.a_a_control] == sweep.arms[controls.baseline]
+    assert sweep.arms[controls.positive_control] == {"model.residual": "plain"}
     changed = {arm for arm, keys in sweep.arms.items() if set(keys) - {"model.residual"}}
     assert changed == set(sweep.because)  # whoever gets something of its own says why
 

@@ -40,7 +40,7 @@ def test_it_tunes_then_reports_then_says_what_is_better(whole):
     assert "post_num_hidden_layers=2_lr=0.003_seed=2" in names
     said = {tuple(line.split()[:2]): line for line in table(result)[1:]}
     assert "worse" in said["post", "num_hidden_layers=1"]
-    assert "reference" in said["pre", "num_hidden_layers=2"]
+    assert "baseline" in said["pre", "num_hidden_layers=2"]
     assert "unstable" in said["plain", "num_hidden_layers=1"]
     assert not re.search("better|worse", said["again", "num_hidden_layers=1"])
     session = json.loads((folder / "sweep" / "session.json").read_text())
@@ -129,8 +129,8 @@ def test_the_grid_extends_until_the_optimum_is_interior_or_the_budget_is_spent(t
 def test_the_reference_and_an_arm_of_another_best_rate_meet_at_both(tmp_path):
     from resformer.sweeps.analysis import Result
     from resformer.sweeps.config import parse_sweep
-    from resformer.sweeps.plan import wanted
     from resformer.sweeps.trials import Sweep
+    from resformer.sweeps.wanted import wanted
 
     whole = definition(tmp_path, grid={}, learning_rates={"grid": [1e-3, 3e-3, 1e-2, 3e-2], "extend_by": 0})
     plan = Sweep(parse_sweep(command(tmp_path, whole)[3:]))
@@ -203,8 +203,11 @@ def test_torn_trials_run_anew_and_are_kept(tmp_path):
         ({"arms": {"pre": {"model.residual": "prre"}}, "controls": {}}, (), "'pre'"),
         ({"arms": {"pre": {"seed": 3}}, "controls": {}}, (), "seeds"),
         ({"arms": {"pre": {}, "a b": {}, "a-b": {}}, "controls": {}}, (), "'a-b'"),
-        ({"controls": {"same": "agian"}}, (), "agian"),
-        ({"exclude": [{"arm": "pre"}]}, (), "reference"),
+        ({"controls": {"a_a_control": "agian"}}, (), "agian"),
+        ({"controls": {"same": "again"}}, (), "controls.a_a_control"),
+        ({"controls": {"broken_at": {"model.num_hidden_layers": 2}}}, (), "controls.positive_control_at"),
+        ({}, ("--controls.reference", "pre"), "controls.baseline"),
+        ({"exclude": [{"arm": "pre"}]}, (), "baseline"),
         ({"exclude": [{"model.num_hidden_layers": 7}]}, (), "7"),
         ({"learning_rates": {"grid": [-1.0]}}, (), "learning_rates.grid"),
         ({"learning_rates": {"grid": [1e-3], "extend_by": 1}}, (), "extend_by"),
@@ -259,7 +262,7 @@ def test_a_dry_run_counts_prints_differences_and_writes_nothing(tmp_path):
     result = sweep(tmp_path, definition(tmp_path, arms=arms, controls={}), "--dry_run")
     assert result.returncode == 0, result.stderr
     assert "24 to 44 trials, 0 finished" in result.stdout
-    assert re.search(r"post \(because: Xiong et al. 2020\): schedule.warmup_steps: 60, the reference 30", result.stdout)
+    assert re.search(r"post \(because: Xiong et al. 2020\): schedule.warmup_steps: 60, the baseline 30", result.stdout)
     assert not (tmp_path / "sweep").exists()
 
 

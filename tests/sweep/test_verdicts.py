@@ -14,7 +14,9 @@ ARMS = ["pre", "pre_again", "a", "b", "c", "d", "broken"]
 
 
 def rules(**changes) -> Rules:
-    plain = Rules(ARMS, POINTS, "pre", [100], [0, 1, 2], same="pre_again", broken="broken", margin=0.002)
+    plain = Rules(
+        ARMS, POINTS, "pre", [100], [0, 1, 2], a_a_control="pre_again", positive_control="broken", margin=0.002
+    )
     return replace(plain, **changes)
 
 
@@ -89,11 +91,11 @@ def test_equivalence_is_said_of_what_is_inside_the_margin():
 @pytest.mark.parametrize(
     ("changes", "effects", "why"),
     [
-        ({"same": None}, {}, "no A/A arm"),
-        ({"broken": None}, {}, "no positive control"),
+        ({"a_a_control": None}, {}, "no A/A arm"),
+        ({"positive_control": None}, {}, "no positive control"),
         ({}, {"pre_again": 0.5}, "differs from itself"),
-        ({"broken": "d"}, {}, "did not fire"),
-        ({"broken_points": ["L=9"]}, {}, "no positive control"),
+        ({"positive_control": "d"}, {}, "did not fire"),
+        ({"positive_control_points": ["L=9"]}, {}, "no positive control"),
     ],
 )
 def test_without_working_controls_nothing_is_said(changes, effects, why):
@@ -101,7 +103,7 @@ def test_without_working_controls_nothing_is_said(changes, effects, why):
     row = analysis.row("a", "L=2")
     assert row.verdict == "unresolved"
     assert why in row.reason
-    assert {row.verdict for row in analysis.rows} <= {"reference", "unresolved", "unstable"}
+    assert {row.verdict for row in analysis.rows} <= {"baseline", "unresolved", "unstable"}
 
 
 def test_an_optimum_at_the_edge_forbids_a_verdict():
