@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -10,6 +11,10 @@ from .spikes import OlmoSpikeScore, SpikeDetector, pair
 
 EndState = Literal["ok", "spiked-recovered", "degraded", "stuck", "diverged"]
 END_STATES: tuple[EndState, ...] = ("ok", "spiked-recovered", "degraded", "stuck", "diverged")
+FAILED: tuple[EndState, ...] = ("stuck", "diverged")
+"""Of a run that has learned nothing worth comparing."""
+BAD_ENDS: tuple[EndState, ...] = ("degraded", *FAILED)
+"""What the chance of a bad end counts."""
 
 DEGRADED = 0.2
 """Nats above the best loss of the comparison."""
@@ -147,6 +152,28 @@ def end_state(
         return None
     if val_loss >= unigram_entropy - STUCK:
         return "stuck"
-    if best is not None and val_loss > best + DEGRADED:
+    if best is not None and is_degraded(val_loss, best):
         return "degraded"
     return "spiked-recovered" if watch.loss.events or watch.not_finite or watch.rollbacks else "ok"
+
+
+def is_degraded(val_loss: float, best: float, delta: float = DEGRADED) -> bool:
+    """Whether a run ended more than ``delta`` nats above the ``best`` of what it is compared with."""
+    return val_loss > best + delta
+
+
+def end_state_of(summary: Mapping[str, Any], losses: Iterable[float] = ()) -> EndState | None:
+    """What a run's ``summary.json`` says of its end; where it says nothing, what its training losses, in order, show.
+
+    Returns:
+        None for a run that did not end.
+    """
+    if summary.get("end_state") is not None:
+        return summary["end_state"]
+    if summary["status"] != "completed":
+        return "diverged" if summary["status"] == "diverged" else None
+    watch = StabilityWatch()
+    for step, loss in enumerate(losses, 1):
+        watch.update(step, loss, 1.0)
+    val_loss = summary.get("val_loss")
+    return end_state(math.nan if val_loss is None else val_loss, summary["unigram_entropy"], watch)

@@ -62,14 +62,18 @@ class Instruments:
         self.optimizers = OptimizerWatch(model, optimizers) if self.every and main else None
         self.previous: Tensors = {}
 
-    def begin(self, step: int, state: dict[str, Any] | None = None) -> None:
+    def begin(self, step: int, state: dict[str, Any] | None = None, tensors: Tensors | None = None) -> None:
         """Go on after ``step`` optimiser steps; at 0 measure the initialisation.
 
         Args:
             step: optimiser steps done.
             state: what ``state_dict`` gave then; by default the watch looks again at what the table holds.
+            tensors: what ``tensors`` gave then, on any device.
         """
-        self.previous = {}
+        found = tensors or {}
+        # In the model's order, whatever the file's: sums over parameters round as in a run that went through.
+        own = self.model.named_parameters()
+        self.previous = {name: found[name].to(parameter.device) for name, parameter in own if name in found}
         if self.main:
             self.table = LayerTable(self.file, step)
             if step == 0:
@@ -136,6 +140,10 @@ class Instruments:
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values, for the checkpoint."""
         return self.watch.state_dict()
+
+    def tensors(self) -> Tensors:
+        """For the checkpoint too: the latest update, where the next step's is to be held against it; else nothing."""
+        return self.previous
 
 
 def tracked(rows: list[Row]) -> dict[str, float]:

@@ -1,9 +1,14 @@
-"""A small model away from its start, and a batch."""
+"""A small model away from its start, a batch, and a few recorded steps of it."""
 
+from pathlib import Path
+
+import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy
 
 from resformer import ResformerConfig, ResformerForCausalLM
+from resformer.stability.endstate import StabilityWatch
+from resformer.stability.instruments import Instruments
 
 VOCABULARY = 23
 
@@ -23,6 +28,28 @@ def build(residual="pre", seed: int = 0, noise: float = 0.1, **options) -> Resfo
 def batch(sequences: int = 2, time: int = 12, seed: int = 0) -> dict[str, torch.Tensor]:
     tokens = torch.randint(2, VOCABULARY, (sequences, time + 1), generator=torch.Generator().manual_seed(seed))
     return {"input_ids": tokens[:, :-1], "shift_labels": tokens[:, 1:]}
+
+
+class Recorded:
+    """A run of AdamW on one batch, with its instruments; layers.parquet in ``folder``."""
+
+    def __init__(self, kind, folder: Path, every: int = 1):
+        self.file, self.model, self.inputs = folder / "layers.parquet", build(kind), batch(time=20)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01)
+        watch = StabilityWatch(1.0)
+        self.instruments = Instruments(self.file, self.model, self.inputs, [self.optimizer], every=every, watch=watch)
+
+    def train(self, first: int, last: int) -> pd.DataFrame:
+        """Steps ``first`` to ``last``, and the table then."""
+        for step in range(first, last + 1):
+            self.optimizer.zero_grad()
+            loss = self.model(**self.inputs, use_cache=False).loss
+            loss.backward()
+            with self.instruments.around(step, 0.01):
+                self.optimizer.step()
+            self.instruments.take(step, loss.item(), 2.0)
+        self.instruments.write()
+        return pd.read_parquet(self.file)
 
 
 def by_hand(model, inputs, without=None):

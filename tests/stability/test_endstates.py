@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from resformer.stability.endstate import END_STATES, StabilityWatch
+from resformer.stability.endstate import BAD_ENDS, END_STATES, FAILED, StabilityWatch, end_state_of, is_degraded
 
 UNIGRAM = 4.7
 
@@ -51,6 +51,23 @@ def test_each_state(state):
     assert summary["end_state"] == state
     assert (summary["divergence_step"] is not None) == (state == "diverged")
     json.dumps(summary, allow_nan=False)
+
+
+@pytest.mark.parametrize("state", set(END_STATES) - {"degraded"})
+def test_a_summary_without_an_end_state_is_judged_by_its_losses(state):
+    losses, val_loss, _ = CASES[state]
+    summary = {"status": "completed", "val_loss": val_loss, "unigram_entropy": UNIGRAM}
+    assert end_state_of(summary, losses) == state
+    assert end_state_of(summary | {"end_state": "degraded"}, losses) == "degraded"
+    assert end_state_of(summary | {"status": "diverged", "val_loss": None}) == "diverged"
+    assert end_state_of(summary | {"val_loss": None}, losses) == "diverged"
+    assert end_state_of(summary | {"status": "interrupted"}, losses) is None
+
+
+def test_what_is_a_bad_end_and_what_a_failure():
+    assert FAILED == ("stuck", "diverged")
+    assert set(END_STATES) - set(BAD_ENDS) == {"ok", "spiked-recovered"}
+    assert is_degraded(2.21, best=2.0) and not is_degraded(2.2, best=2.0) and is_degraded(2.2, 2.0, delta=0.1)
 
 
 def test_divergence_is_dated_to_its_first_step():

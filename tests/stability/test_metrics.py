@@ -3,15 +3,14 @@
 import dataclasses
 import re
 
-import pandas as pd
 import pytest
 import torch
-from stability_helpers import batch, build
+from stability_helpers import Recorded, batch, build
 
 from resformer import Residual
 from resformer.stability.curvature import Curvature
 from resformer.stability.endstate import StabilityWatch
-from resformer.stability.instruments import EVERY_STEP, SCALARS, Instruments
+from resformer.stability.instruments import EVERY_STEP, SCALARS
 from resformer.stability.lens import lens
 from resformer.stability.lesion import lesion
 from resformer.stability.metrics import METRICS, metric
@@ -33,26 +32,11 @@ KINDS = ["highway*1,hyper(n=2)*1,mhc(n=2)*1", "denseformer*1,gru*1,gtrxl*1", "at
          f"{__name__}:Swinging*3", "siamese(gpas=false)*1,residual_dual*1,lns*1"]  # fmt: skip
 
 
-def recorded(kind, folder) -> pd.DataFrame:
-    """layers.parquet of three steps of AdamW, each of them looked at."""
-    model, inputs = build(kind), batch(time=20)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    instruments = Instruments(folder / "layers.parquet", model, inputs, [optimizer], every=1, watch=StabilityWatch(1.0))
-    instruments.begin(0)
-    for step in range(1, 4):
-        loss = model(**inputs, use_cache=False).loss
-        loss.backward()
-        with instruments.around(step, 0.01):
-            optimizer.step()
-        instruments.take(step, loss.item(), 2.0)
-        optimizer.zero_grad()
-    instruments.write()
-    return pd.read_parquet(folder / "layers.parquet")
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_recorder_writes_no_name_that_the_glossary_lacks(kind, tmp_path):
-    written = set(recorded(kind, tmp_path).metric)
+    run = Recorded(kind, tmp_path)
+    run.instruments.begin(0)
+    written = set(run.train(1, 3).metric)
     assert {"stream_rms", "update_to_weight", "rms_t.embed_tokens", "train_loss", "clip_coefficient"} <= written
     assert all(metric(name).name == name for name in written)
     if "Swinging" in kind:
