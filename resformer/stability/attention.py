@@ -11,6 +11,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .signal import evenly_spaced
+
 NAME = "resformer_measured"
 QUERIES = 128
 FIRST = 8
@@ -63,7 +65,7 @@ def statistics(
         ``attention_entropy_share_min``: that share's smallest over heads.
     """
     time = query.shape[2]
-    at = torch.linspace(0, time - 1, min(time, QUERIES), device=query.device).round().long()
+    at = evenly_spaced(time, QUERIES, query.device)
     key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
 
     def of(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

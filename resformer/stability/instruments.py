@@ -22,7 +22,6 @@ SCALARS = (
     "update_gradient_cosine", "gradients_below_eps", "log_z_mean", "log_z_max", "logit_mean",
 )  # fmt: skip
 """Metrics of the whole model that also stand in metrics.jsonl."""
-EVERY_STEP = ("train_loss", "train_gradient_norm")
 
 
 class Instruments:
@@ -82,7 +81,7 @@ class Instruments:
         if state:
             self.watch.load_state_dict(state)
         elif step and self.table is not None:
-            for at, loss, grad_norm in self.table.steps(*EVERY_STEP):
+            for at, loss, grad_norm in self.table.steps("train_loss", "train_gradient_norm"):
                 self.watch.update(int(at), loss, grad_norm)
 
     @contextmanager
@@ -107,10 +106,10 @@ class Instruments:
         """Every step's loss (nats) and gradient norm before clipping; what is to be logged of it beside them."""
         spike = self.watch.update(step, loss, grad_norm)
         if self.table is not None:
-            values = zip(EVERY_STEP, (loss, grad_norm), strict=True)
-            self.table.append(step, [(WHOLE, "model", metric, value) for metric, value in values])
+            seen = {"train_loss": loss, "train_gradient_norm": grad_norm}
             if (coefficient := self.watch.clip_coefficient(grad_norm)) is not None:
-                self.table.append(step, [(WHOLE, "model", "clip_coefficient", coefficient)])
+                seen["clip_coefficient"] = coefficient
+            self.table.append(step, [(WHOLE, "model", metric, value) for metric, value in seen.items()])
         if self.table is not None and self.optimizers is not None:
             rows = self.optimizers.rows()
             self.table.append(step, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 LISTED = 64
@@ -26,8 +27,7 @@ def numbers(found: dict[str, torch.Tensor], width: int) -> dict[str, torch.Tenso
         if entries.numel() == 1 and not activation:
             scalars[name] = entries.reshape(())
         elif 1 < entries.numel() <= LISTED and width not in entries.shape:
-            for index in torch.cartesian_prod(*(torch.arange(n) for n in entries.shape)).reshape(-1, entries.ndim):
-                place = tuple(int(i) for i in index)
+            for place in np.ndindex(tuple(entries.shape)):
                 scalars[f"{name}[{','.join(map(str, place))}]"] = entries[place]
         else:
             scalars |= {f"{name}.mean": tensor.mean(), f"{name}.std": tensor.std(correction=0)}

@@ -14,7 +14,7 @@ from .layouts import block_streams, layout, loss_of, silenced
 from .measure import Batch
 from .rows import WHOLE, Row
 from .seam import measurable
-from .signal import angular_distance
+from .signal import angular_distance, cosine
 
 USEFUL = 0.01
 """Nats below which a branch counts as useless."""
@@ -46,8 +46,7 @@ def lesion(model: nn.Module, batch: Batch) -> list[Row]:
     for layer, (before, after) in enumerate(itertools.pairwise(streams)):
         if before.shape == after.shape:
             rows.append((layer, "block", "angular_distance", angular_distance(before, after).item()))
-            cosine = torch.nn.functional.cosine_similarity(before.float(), after.float(), dim=-1).mean()
-            rows.append((layer, "block", "block_influence", 1 - cosine.item()))
+            rows.append((layer, "block", "block_influence", 1 - cosine(before, after).item()))
     with measurable(model), ExitStack() as off:
         for layer in reversed(range(len(where.blocks))):
             for name in where.branches:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .rows import WHOLE, Rows, place_of, ratio, square_sums, tensor_class
-from .signal import rms
+from .signal import evenly_spaced, rms
 
 TOKENS = 128
 """Tokens of the batch, evenly spaced, on which the outputs are compared with those at initialisation."""
@@ -67,7 +67,7 @@ def add_coordinates(rows: Rows, model: nn.Module, calls: Calls, start: LinearSta
 
 @torch.no_grad()
 def add_gradient_noise(
-    rows: Rows, model: nn.Module, calls: Calls, gradients: Mapping[str, Sequence[torch.Tensor | None]], sequences: int
+    rows: Rows, model: nn.Module, calls: Calls, gradients: Mapping[tuple[str, int], torch.Tensor], sequences: int
 ) -> None:
     """How far the sequences of the batch agree on where the weights should go.
 
@@ -79,18 +79,18 @@ def add_gradient_noise(
     before they are divided.
 
     Args:
-        gradients: by name, the gradient of the batch's mean loss with respect to the output of each call.
+        gradients: of the batch's mean loss with respect to the output of each call, by name and number of the call.
         sequences: in the batch, the first dimension of every input and output.
     """
     parts: dict[str, torch.Tensor] = {}
-    for name, of_outputs in gradients.items() if sequences > 1 else ():
-        pairs = [(x, dy) for (x, _), dy in zip(calls[name], of_outputs, strict=True) if dy is not None]
+    for name in dict.fromkeys(name for name, _ in gradients):
+        pairs = [(x, gradients[name, i]) for i, (x, _) in enumerate(calls[name]) if (name, i) in gradients]
         # A sequence's share of the batch's mean is its own mean over K.
-        shares = sum(torch.bmm(dy.flatten(1, -2).mT, x.flatten(1, -2)) for x, dy in pairs)
-        if isinstance(shares, torch.Tensor):
-            signal, squares = square_sums([shares.sum(0), shares])
-            parts[name] = torch.stack([signal, (sequences * squares - signal).clamp(min=0)])
-    if not parts:
+        shares = torch.stack([torch.bmm(dy.flatten(1, -2).mT, x.flatten(1, -2)) for x, dy in pairs]).sum(0)
+        sums = square_sums({"of the mean": shares.sum(0), "of each": shares})
+        signal, squares = sums["of the mean"], sums["of each"]
+        parts[name] = torch.stack([signal, (sequences * squares - signal).clamp(min=0)])
+    if not parts or sequences == 1:
         return
     rows.add_pooled("gradient_snr", model, parts, ratio, optional=True)
     signal, noise = torch.stack(list(parts.values())).sum(0)
@@ -103,5 +103,4 @@ def add_gradient_noise(
 
 def _tokens(calls: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
     x = calls[0][0].flatten(0, -2)
-    at = torch.linspace(0, len(x) - 1, min(len(x), TOKENS), device=x.device).round().long()
-    return x[at]
+    return x[evenly_spaced(len(x), TOKENS, x.device)]

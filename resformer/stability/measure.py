@@ -7,9 +7,10 @@ the same thing wherever the write is an addition.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from .attention import watching_attention
 from .internals import numbers
 from .linears import Calls, LinearStart, add_coordinates, add_gradient_noise, linear_start, watching_linears
 from .rows import WHOLE, Row, Rows, place_of, ratio, square_sums, tensor_class
-from .seam import SiteView, measurable, run, watching
+from .seam import SiteView, measurable, run, watching, watching_final_states
 from .signal import STREAM, amax_gain, angular_distance, cosine, growth_fits, rms, stream_rms_ratio
 
 Batch = dict[str, torch.Tensor]
@@ -50,7 +51,7 @@ def measure(
     """
     rows = Rows()
     with measurable(model), watching(model) as views, watching_attention(model) as attention:
-        with torch.set_grad_enabled(gradients), FinalStates(model) as final, watching_linears(model) as calls:
+        with torch.set_grad_enabled(gradients), watching_final_states(model) as final, watching_linears(model) as calls:
             output = run(model, batch)
         _sites(rows, views)
         for layer, found in attention.items():
@@ -60,28 +61,13 @@ def measure(
         _head(rows, output.logits, output.cross_entropy)
         _weights(rows, model)
         if start is not None:
-            rows.add(WHOLE, "model", "accumulated_update", rms(final[0] - start.states))
+            rows.add(WHOLE, "model", "accumulated_update", rms(final[0].detach() - start.states))
             add_coordinates(rows, model, calls, start.linears)
         if before is not None:
-            rows.add(WHOLE, "model", "one_step_update", rms(final[0] - before[0]) / before[1])
+            rows.add(WHOLE, "model", "one_step_update", rms(final[0].detach() - before[0]) / before[1])
         if gradients:
             _gradients(rows, model, views, calls, output.cross_entropy)
     return rows.finish()
-
-
-class FinalStates:
-    """Context in which a forward pass leaves the final hidden states ``[batch, time, hidden]`` in the list it gives."""
-
-    def __init__(self, model: nn.Module):
-        self.head = model.get_output_embeddings()  # type: ignore[operator]
-
-    def __enter__(self) -> list[torch.Tensor]:
-        found: list[torch.Tensor] = []
-        self.hook = self.head.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0].detach()))
-        return found
-
-    def __exit__(self, *error) -> None:
-        self.hook.remove()
 
 
 @contextmanager
@@ -95,7 +81,7 @@ def _plain(model: nn.Module) -> Iterator[None]:
 def measure_start(model: nn.Module, batch: Batch) -> Start:
     """Of a model at its initialisation, what later measurements are held against: how far the function has moved is
     what Wang et al. 2022 (DeepNet), arXiv:2203.00555, trace instability to."""
-    with _plain(model), FinalStates(model) as final, watching_linears(model) as calls:
+    with _plain(model), watching_final_states(model) as final, watching_linears(model) as calls:
         run(model, batch)
     return Start(final[0], linear_start(model, calls))
 
@@ -103,7 +89,7 @@ def measure_start(model: nn.Module, batch: Batch) -> Start:
 @torch.no_grad()
 def final_states(model: nn.Module, batch: Batch) -> torch.Tensor:
     """``[batch, time, hidden]``, under the conditions of a measurement."""
-    with _plain(model), FinalStates(model) as final:
+    with _plain(model), watching_final_states(model) as final:
         run(model, batch)
     return final[0]
 
@@ -176,28 +162,24 @@ def _weights(rows: Rows, model: nn.Module) -> None:
 def _gradients(rows: Rows, model: nn.Module, views: list[SiteView], calls: Calls, loss: torch.Tensor) -> None:
     """Through ``torch.autograd.grad``, which leaves ``.grad`` and the hooks of several processes alone."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    start = {0: views[0].before} if views[0].before.requires_grad else {}
     streams = {i: view.after for i, view in enumerate(views) if view.single}
     branches = {i: view.written for i, view in enumerate(views) if view.written is not None}
-    outputs = {name: [output for _, output in calls[name]] for name in calls if name in parameters}
-    start = [views[0].before] if views[0].before.requires_grad else []
-    asked = (start, streams.values(), branches.values(), *outputs.values(), parameters.values())
-    found = iter(torch.autograd.grad(loss, [tensor for part in asked for tensor in part], allow_unused=True))
-    at_start = [next(found) for _ in start]
-    of_streams, of_branches = ({i: next(found) for i in part} for part in (streams, branches))
-    of_outputs = {name: [next(found) for _ in part] for name, part in outputs.items()}
-    gradients = {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
-
-    if at_start:
-        rows.add(WHOLE, "embedding", "stream_gradient_rms", rms(at_start[0]))
+    outputs = {(name, i): output for name in calls if name in parameters for i, (_, output) in enumerate(calls[name])}
+    of_start, of_streams, of_branches, of_outputs, gradients = gradients_of(
+        loss, start, streams, branches, outputs, parameters
+    )
+    if of_start:
+        rows.add(WHOLE, "embedding", "stream_gradient_rms", rms(of_start[0]))
     for i, view in enumerate(views):
-        of_stream = of_streams.get(i, of_branches.get(i))
+        of_stream = of_streams.get(i) if view.single else of_branches.get(i)
         for metric, gradient in (("branch", of_branches.get(i)), ("stream", of_stream)):
             if gradient is not None:
                 rows.add(view.layer, view.sublayer, f"{metric}_gradient_rms", rms(gradient))
-        if at_start and of_stream is not None and view is views[-1]:
-            growth = _growth_exponent(views, rms(at_start[0]), rms(of_stream))
+        if of_start and of_stream is not None and view is views[-1]:
+            growth = _growth_exponent(views, rms(of_start[0]), rms(of_stream))
             rows.add(WHOLE, "model", "gradient_growth_exponent", growth)
-    sums = dict(zip(gradients, square_sums(list(gradients.values())), strict=True))
+    sums = square_sums(gradients)
     parts = {name: torch.stack([part, part.new_tensor(gradients[name].numel())]) for name, part in sums.items()}
     rows.add_pooled("gradient_norm", model, parts, lambda square, count: square.sqrt(), vectors=True)
     rows.add_pooled("gradient_rms", model, parts, lambda square, count: (square / count).sqrt(), vectors=True)
@@ -205,3 +187,11 @@ def _gradients(rows: Rows, model: nn.Module, views: list[SiteView], calls: Calls
     if len(down) > 1:
         rows.add(WHOLE, "model", "gradient_first_last_ratio", ratio(down[0], down[-1]).sqrt(), optional=True)
     add_gradient_noise(rows, model, calls, of_outputs, sequences=len(views[0].before))
+
+
+def gradients_of(loss: torch.Tensor, *groups: Mapping[Any, torch.Tensor]) -> list[dict[Any, torch.Tensor]]:
+    """Of the loss with respect to the tensors of each group, by their keys, from one backward pass; what the loss does
+    not depend on is left out."""
+    asked = [tensor for group in groups for tensor in group.values()]
+    found = iter(torch.autograd.grad(loss, asked, allow_unused=True))
+    return [{key: gradient for key in group if (gradient := next(found)) is not None} for group in groups]

@@ -10,7 +10,7 @@ import torch
 
 from ..model import ResformerConfig, ResformerForCausalLM
 from .measure import Batch
-from .seam import SiteView, measurable, run, watching
+from .seam import SiteView, measurable, run, watching, watching_final_states
 from .signal import precise, rms, token_similarity
 
 DEPTHS = (6, 12, 24, 48, 96, 192, 384, 1000)
@@ -107,33 +107,14 @@ def propagate(model: ResformerForCausalLM, seed: int) -> Propagation:
     """One forward and two backward passes of an untrained model on random tokens, in the type of its weights."""
     started = time.perf_counter()
     batch = random_batch(model.config.vocab_size, min(TOKENS, model.config.max_position_embeddings), seed)
-    with measurable(model), watching(model) as views, Final(model) as final:
+    with measurable(model), watching(model) as views, watching_final_states(model) as final:
         output = run(model, batch)
-    return _read(model, views, final.states, output.loss, seed, started)
+    return _read(model, views, final[0], output.loss, seed, started)
 
 
 def random_batch(vocab_size: int, tokens: int, seed: int) -> Batch:
     drawn = torch.randint(vocab_size, (SEQUENCES, tokens + 1), generator=torch.Generator().manual_seed(seed))
     return {"input_ids": drawn[:, :-1], "shift_labels": drawn[:, 1:]}
-
-
-class Final:
-    """Context in which a forward pass leaves the final hidden states in ``states``, with their graph."""
-
-    states: torch.Tensor
-
-    def __init__(self, model: ResformerForCausalLM):
-        self.model = model
-
-    def __enter__(self) -> Final:
-        def hook(module, inputs):
-            self.states = inputs[0]
-
-        self.hook = self.model.lm_head.register_forward_pre_hook(hook)
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.hook.remove()
 
 
 def squared_gain(output: torch.Tensor, given: torch.Tensor, seed: int) -> torch.Tensor:

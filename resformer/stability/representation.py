@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from .signal import precise
+from .signal import evenly_spaced, precise
 
 TOKENS = 4096
 
@@ -36,4 +36,4 @@ def linear_cka(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 def _tokens(x: torch.Tensor) -> torch.Tensor:
     flat = precise(x).flatten(0, -2)
-    return flat[torch.linspace(0, len(flat) - 1, min(len(flat), TOKENS)).round().long()]
+    return flat[evenly_spaced(len(flat), TOKENS, flat.device)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from torch import nn
 from .signal import precise
 
 Row = tuple[int, str, str, float]
+Place = tuple[int, str, str]
 
 WHOLE = -1
 
@@ -24,9 +25,9 @@ class Rows:
     """Collects scalars on the device, and brings them over at once."""
 
     def __init__(self) -> None:
-        self.places: list[tuple[int, str, str]] = []
+        self.places: list[Place] = []
         self.values: list[torch.Tensor] = []
-        self.optional: set[tuple[int, str, str]] = set()
+        self.optional: set[Place] = set()
 
     def add(self, layer: int, sublayer: str, metric: str, value: torch.Tensor, optional: bool = False) -> None:
         """``optional``: leave it out where it is not a number."""
@@ -55,15 +56,16 @@ class Rows:
         """
         if not parts:
             return
-        groups: dict[tuple[int, str, str], int] = {}
+        groups: dict[Place, int] = {}
         of_group, of_part = [], []
         for i, name in enumerate(parts):
-            place = place_of(name)
-            wheres = [(*place, metric), (WHOLE, "model", metric)]
+            layer, sublayer = place_of(name)
+            places = [(layer, sublayer, metric), (WHOLE, "model", metric)]
             if vectors or model.get_parameter(name).ndim >= 2:
-                wheres.append((*place, f"{metric}.{tensor_class(name)}"))
-            of_group += [groups.setdefault(where, len(groups)) for where in wheres]
-            of_part += [i] * len(wheres)
+                places.append((layer, sublayer, f"{metric}.{tensor_class(name)}"))
+            for place in places:
+                of_group.append(groups.setdefault(place, len(groups)))
+                of_part.append(i)
         sums = torch.stack([precise(part) for part in parts.values()])
         group, part = torch.tensor([of_group, of_part], device=sums.device)
         totals = sums.new_zeros(len(groups), sums.shape[1]).index_add_(0, group, sums[part])
@@ -73,8 +75,11 @@ class Rows:
 
     def finish(self) -> list[Row]:
         values = torch.cat(self.values).tolist() if self.values else []
-        found = zip(self.places, values, strict=True)
-        return [(*place, value) for place, value in found if not (place in self.optional and math.isnan(value))]
+        rows: list[Row] = []
+        for place, value in zip(self.places, values, strict=True):
+            if not (place in self.optional and math.isnan(value)):
+                rows.append((*place, value))
+        return rows
 
 
 def ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -82,9 +87,10 @@ def ratio(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.where(b > 0, a / b, torch.nan)
 
 
-def square_sums(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+def square_sums(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Sum of the squares of each tensor's elements, in double precision where the device has it."""
-    return [precise(norm).square() for norm in torch._foreach_norm(tensors)] if tensors else []
+    norms = torch._foreach_norm(list(tensors.values())) if tensors else []
+    return {name: precise(norm).square() for name, norm in zip(tensors, norms, strict=True)}
 
 
 def place_of(name: str) -> tuple[int, str]:
@@ -102,7 +108,3 @@ def tensor_class(name: str) -> str:
     if connection is not None:
         return ".".join(["residual", *parts[connection + 1 :]])
     return parts[-2] if parts[-1] in ("weight", "bias") else parts[-1]
-
-
-def wide(rows: Iterable[Row]) -> dict[tuple[int, str, str], float]:
-    return {(layer, sublayer, metric): value for layer, sublayer, metric, value in rows}

@@ -11,9 +11,7 @@ import torch
 from torch import nn
 
 from ..model import Residual
-from ..model.normalization import DynamicTanh
-
-NORMS = (nn.RMSNorm, nn.LayerNorm, DynamicTanh)
+from ..model.normalization import NORM_CLASSES
 
 
 @dataclass
@@ -78,9 +76,21 @@ def watching(model: nn.Module, hold_branches: bool = False) -> Iterator[list[Sit
             connection.__dict__["step"] = _Step(connection, views, watched[-1], hold_branches)
             stack.callback(connection.__dict__.pop, "step")
             for name, module in connection.named_modules():
-                if isinstance(module, NORMS):
+                if isinstance(module, NORM_CLASSES):
                     stack.callback(module.register_forward_pre_hook(_note_input(views, name)).remove)
         yield views
+
+
+@contextmanager
+def watching_final_states(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """While it is open, each forward pass appends its final hidden states ``[batch, time, hidden]``, graph and all."""
+    found: list[torch.Tensor] = []
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    hook = head.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
+    try:
+        yield found
+    finally:
+        hook.remove()
 
 
 @contextmanager

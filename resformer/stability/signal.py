@@ -16,6 +16,11 @@ def precise(x: torch.Tensor) -> torch.Tensor:
     return x.float() if x.device.type == "mps" else x.double()
 
 
+def evenly_spaced(count: int, most: int, device: torch.device) -> torch.Tensor:
+    """Indices into ``count`` things, first and last among them, of ``most`` or of all where there are fewer."""
+    return torch.linspace(0, count - 1, min(count, most), device=device).round().long()
+
+
 def rms(x: torch.Tensor) -> torch.Tensor:
     """Root mean square over all elements; of values whose square would overflow in float32 too."""
     return torch.linalg.vector_norm(precise(x)) / math.sqrt(x.numel())

@@ -38,12 +38,11 @@ def step_rows(model: nn.Module, before: Tensors, change: Tensors, gradients: Ten
         previous: what the step before added; empty where that is not known, and there is no ``update_cosine``.
     """
     rows = Rows()
-    squares = dict(zip(change, square_sums(list(change.values())), strict=True))
-    weights = dict(zip(before, square_sums(list(before.values())), strict=True))
+    squares, weights = square_sums(change), square_sums(before)
     pairs = {name: torch.stack([squares[name], weights[name]]) for name in change}
-    rows.add_pooled("update_to_weight", model, pairs, lambda *sums: ratio(*sums).sqrt(), optional=True)
+    rows.add_pooled("update_to_weight", model, pairs, lambda step, weight: ratio(step, weight).sqrt(), optional=True)
     for metric, others in (("update_gradient_cosine", gradients), ("update_cosine", previous)):
-        lengths = dict(zip(others, square_sums(list(others.values())), strict=True))
+        lengths = square_sums(others)
         sums = {
             name: torch.stack([precise((change[name] * other).sum()), squares[name], lengths[name]])
             for name, other in others.items()

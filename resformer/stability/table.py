@@ -59,10 +59,5 @@ class LayerTable:
         arrays = [pa.array([row[i] for row in self.new], field.type) for i, field in enumerate(SCHEMA)]
         self.saved = pa.concat_tables([self.saved, pa.Table.from_arrays(arrays, schema=SCHEMA)])
         self.new = []
-        write_parquet(self.file, self.saved)
-
-
-def write_parquet(file: Path, table: pa.Table) -> None:
-    """So that the file opens whenever a kill comes."""
-    with replacing(file) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        with replacing(self.file) as temporary:
+            pq.write_table(self.saved, temporary, compression="zstd")

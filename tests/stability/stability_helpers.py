@@ -30,6 +30,10 @@ def batch(sequences: int = 2, time: int = 12, seed: int = 0) -> dict[str, torch.
     return {"input_ids": tokens[:, :-1], "shift_labels": tokens[:, 1:]}
 
 
+def wide(rows) -> dict[tuple[int, str, str], float]:
+    return {(layer, sublayer, metric): value for layer, sublayer, metric, value in rows}
+
+
 class Recorded:
     """A run of AdamW on one batch, with its instruments; layers.parquet in ``folder``."""
 

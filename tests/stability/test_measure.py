@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 from scipy.stats import linregress
-from stability_helpers import batch, build, by_hand
+from stability_helpers import batch, build, by_hand, wide
 from torch.nn.functional import linear
 
 from resformer.model.specification import KINDS
 from resformer.stability.measure import measure, measure_start
-from resformer.stability.rows import place_of, tensor_class, wide
+from resformer.stability.rows import place_of, tensor_class
 from resformer.stability.seam import connections
 
 

@@ -10,7 +10,7 @@ from stability_helpers import Recorded, batch, build
 from resformer import Residual
 from resformer.stability.curvature import Curvature
 from resformer.stability.endstate import StabilityWatch
-from resformer.stability.instruments import EVERY_STEP, SCALARS
+from resformer.stability.instruments import SCALARS
 from resformer.stability.lens import lens
 from resformer.stability.lesion import lesion
 from resformer.stability.metrics import METRICS, metric
@@ -47,7 +47,7 @@ def test_probes_and_summary_write_no_name_that_the_glossary_lacks():
     model, inputs = build(), batch()
     summary = StabilityWatch(1.0).summary(1.0, 3.0)
     names = [name for *_, name, _ in lesion(model, inputs) + lens(model, inputs)]
-    names += [name for name in summary if name != "spikes"] + [*SCALARS, *EVERY_STEP]
+    names += [name for name in summary if name != "spikes"] + [*SCALARS]
     names += [name for name in summary["spikes"] if name not in ("loss", "grad_norm", "not_finite")]
     names += [field.name for field in dataclasses.fields(Curvature)]
     conditions = ("depth", "dtype", "seed", "finite", "seconds", "reader", "source")

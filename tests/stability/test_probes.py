@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from stability_helpers import VOCABULARY, batch, build, by_hand
+from stability_helpers import VOCABULARY, batch, build, by_hand, wide
 from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, kl_div
@@ -19,7 +19,8 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from resformer import ResformerConfig, ResformerForCausalLM
+from resformer import ResformerConfig, ResformerForCausalLM, Residual
+from resformer.model.initialization import parameter
 from resformer.stability.curvature import (
     critical_learning_rate,
     curvature,
@@ -34,7 +35,6 @@ from resformer.stability.lens import lens
 from resformer.stability.lesion import lesion
 from resformer.stability.propagation import LeftOut, ladder, propagate, random_batch
 from resformer.stability.reuse import reach, reuse
-from resformer.stability.rows import wide
 
 
 def llama() -> LlamaForCausalLM:
@@ -45,6 +45,45 @@ def llama() -> LlamaForCausalLM:
 def gpt2() -> GPT2LMHeadModel:
     special = {"bos_token_id": 0, "eos_token_id": 0}
     return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, **special)).eval()
+
+
+class Shutter(Residual):
+    """A person's own gated connection: ``t f(h) + (1 - t) h``. Silenced by zeros alone, it would still shrink h."""
+
+    gate_closes = True
+
+    def __init__(self, config, site):
+        super().__init__(config, site)
+        self.bias = parameter(config.hidden_size, start=-1.0)
+
+    def forward(self, h, f):
+        t = torch.sigmoid(self.bias)
+        return t * f(h) + (1 - t) * h
+
+
+class Doubled(Residual):
+    """A person's own that says itself what a lesion is: what is lost is the write, and the doubling stays."""
+
+    def forward(self, h, f):
+        return 2 * h + f(h)
+
+    def lesioned(self, state, branch):
+        return 2 * state
+
+
+def test_a_lesion_of_one_s_own_class_is_what_the_class_says():
+    model, inputs = build(f"{__name__}:Shutter*2,{__name__}:Doubled*1", noise=0.3), batch()
+    rows = wide(lesion(model, inputs))
+    whole = loss_of(model, inputs).item()
+    with torch.no_grad():
+        shutter = model.model.layers[1].mlp_residual
+        open_at = shutter.bias.clone()
+        shutter.bias.fill_(-1e4)  # t = 0: the stream passes as it came
+        assert rows[1, "mlp", "lesion_increase"] == pytest.approx(loss_of(model, inputs).item() - whole, abs=1e-6)
+        shutter.bias.copy_(open_at)
+        model.model.layers[2].mlp.down_proj.weight.zero_()
+    assert rows[2, "mlp", "lesion_increase"] == pytest.approx(loss_of(model, inputs).item() - whole, abs=1e-6)
+    assert min(abs(rows[1, "mlp", "lesion_increase"]), abs(rows[2, "mlp", "lesion_increase"])) > 1e-4
 
 
 @pytest.mark.parametrize("kind", ["highway", "gtrxl"])
@@ -308,12 +347,12 @@ def test_the_gain_is_the_mean_squared_singular_value_of_the_whole_jacobian(resid
 
 
 def propagate_gain(model, seed, inputs):
-    from resformer.stability.propagation import Final, squared_gain
-    from resformer.stability.seam import run, watching
+    from resformer.stability.propagation import squared_gain
+    from resformer.stability.seam import run, watching, watching_final_states
 
-    with watching(model) as views, Final(model) as final:
+    with watching(model) as views, watching_final_states(model) as final:
         run(model, inputs)
-    return squared_gain(final.states, views[0].before, seed).item()
+    return squared_gain(final[0], views[0].before, seed).item()
 
 
 def test_pre_norm_grows_inside_the_bounds_of_xiong():

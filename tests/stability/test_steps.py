@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from stability_helpers import batch, build
+from stability_helpers import batch, build, wide
 
-from resformer.stability.rows import wide
 from resformer.stability.steps import OptimizerWatch, changes, snapshot, step_rows
 
 WEIGHT = "model.layers.2.mlp.down_proj.weight"
