@@ -242,6 +242,7 @@ class UNet(Residual):
     """
 
     oracle = "x-transformers unet_skips (concat)"
+    no_weight_decay = frozenset({"project.weight"})  # decay would pull [I, 0] towards no stream at all
 
     def __init__(
         self,

@@ -1,5 +1,8 @@
 """Copying weights from a class that the project did not write, and comparing outputs and gradients."""
 
+from contextlib import contextmanager
+from unittest.mock import patch
+
 import torch
 from parity_helpers import assert_near
 
@@ -42,21 +45,25 @@ def copy(target, source, offset: float = 0.0, transpose: bool = False):
     return pairs
 
 
-def hold(model, oracle, pairs, **more):
-    """Logits and each copied parameter's gradient to 1e-5.
+@contextmanager
+def float32_is_double():
+    """What norms, softmax and rotations take through float32 goes through float64 instead."""
+    with patch.object(torch, "float32", torch.float64), patch.object(torch.Tensor, "float", torch.Tensor.double):
+        yield
 
-    In float64 first, although the oracles take norms, softmax and rotations through float32 inside: what is left is
-    their rounding. Then the logits once more in float32.
-    """
+
+def hold(model, oracle, pairs, **more):
+    """Logits and each copied parameter's gradient to 1e-9 in float64, then the logits once more in float32, to 1e-5."""
     tokens = torch.randint(VOCABULARY, (2, LENGTH), generator=torch.Generator().manual_seed(1))
     model.eval()
-    got, expected = model(input_ids=tokens, labels=tokens), oracle(input_ids=tokens, labels=tokens, **more)
-    torch.testing.assert_close(got.logits, expected.logits, atol=1e-5, rtol=0)
-    got.loss.backward()
-    expected.loss.backward()
+    with float32_is_double():
+        got, expected = model(input_ids=tokens, labels=tokens), oracle(input_ids=tokens, labels=tokens, **more)
+        got.loss.backward()
+        expected.loss.backward()
+    torch.testing.assert_close(got.logits, expected.logits, atol=1e-9, rtol=0)
     for mine, theirs, transposed in pairs:
         gradient = theirs.grad.T if transposed else theirs.grad
-        torch.testing.assert_close(mine.grad, gradient, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(mine.grad, gradient, atol=1e-9, rtol=1e-9)
     single = model.float()(input_ids=tokens).logits
     torch.testing.assert_close(single, oracle.float()(input_ids=tokens, **more).logits, atol=1e-5, rtol=1e-5)
 

@@ -122,8 +122,7 @@ def test_gemma2_is_peri(kind):
         for module in model.modules():
             if type(module).__name__ == "RMSNorm":
                 module.weight.add_(1)
-        scale = torch.tensor(HIDDEN**0.5, dtype=oracle.dtype)
-        model.model.embed_tokens.weight.mul_(scale)
+        model.model.embed_tokens.weight.mul_(oracle.model.embed_tokens.embed_scale)
     embedding = model.model.embed_tokens.weight
     hold(model, oracle, [pair for pair in pairs if pair[0] is not embedding])
 

@@ -168,8 +168,10 @@ def test_gptj_is_pre_in_a_parallel_block():
     body = oracle.transformer
     pairs = copy(model.model.embed_tokens, body.wte) + copy(model.model.norm, body.ln_f)
     pairs += copy(model.lm_head, oracle.lm_head)
+    angles = torch.arange(32.0)[:, None].double() * model.model.rotary_emb.inv_freq.double()
     for block, layer in zip(model.model.layers, body.h, strict=True):
         mine, theirs = block.attention, layer.attn
+        theirs.embed_positions = torch.cat((torch.sin(angles), torch.cos(angles)), 1)  # it keeps them in float32
         pairs += copy(mine.v_proj, theirs.v_proj) + copy(mine.o_proj, theirs.out_proj)
         for name in ("q_proj", "k_proj"):
             set_equal([(getattr(mine, name).weight, halves_from_interleaved(getattr(theirs, name).weight))])
@@ -241,6 +243,6 @@ def test_gemma3_is_peri_with_norms_on_each_head(kind):
         for module in model.modules():
             if type(module).__name__ == "RMSNorm":
                 module.weight.add_(1)
-        model.model.embed_tokens.weight.mul_(HIDDEN**0.5)
+        model.model.embed_tokens.weight.mul_(oracle.model.embed_tokens.embed_scale)
     embedding = model.model.embed_tokens.weight
     hold(model, oracle, [pair for pair in pairs if pair[0] is not embedding])
