@@ -3,7 +3,7 @@
 accelerate launch --num_processes 1 recipes/train.py [--config FILE] [--dotted.key VALUE ...]
 """
 
-from resformer.programs import run_program
+from resformer.programs import apart, run_program
 from resformer.report.run_page import show_run_page
 from resformer.training import Trainer, parse_arguments
 
@@ -11,8 +11,8 @@ from resformer.training import Trainer, parse_arguments
 def main(arguments: list[str] | None = None) -> int:
     trainer = Trainer(parse_arguments(arguments))
     code = trainer.train()
-    if trainer.accelerator.is_main_process and trainer.config.train.record_every:
-        show_run_page(trainer.folder)
+    if trainer.accelerator.is_main_process and trainer.config.train.record_every and trainer.config.train.draw:
+        apart(show_run_page, trainer.folder)
     return code
 
 

@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from argparse import ArgumentError
@@ -104,12 +105,36 @@ def run_program(main: Callable[[], int]) -> None:
             time.sleep(5)  # where the first process fails as well, the launcher ends this one meanwhile
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         code = BAD_INPUT
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
+        if _is_out_of_memory(error):
+            print(f"error: out of memory ({_first_line(error)}); try a smaller train.micro_batch_size", file=sys.stderr)
+            sys.exit(BAD_INPUT)
         if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not _lost_a_process(error):
             raise
-        print(f"rank {rank}: another process of this job has ended; its own error says why", file=sys.stderr)
+        print(f"rank {rank}: another process of this job has ended or hangs; its own error says why", file=sys.stderr)
         code = FAILED
     sys.exit(code)
+
+
+def apart(function: Callable, *arguments: Any) -> None:
+    """Call a function of a module in a process of its own: where a library there ends the whole process, as that which
+    draws does without memory to reserve, it costs a line of warning.
+
+    Args:
+        arguments: paths, texts and numbers.
+    """
+    call = f"from pathlib import *; from {function.__module__} import {function.__name__} as f; f(*{arguments!r})"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    found = subprocess.run(
+        [sys.executable, "-c", call], capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment
+    )
+    print(found.stdout, end="", flush=True)
+    if found.returncode:
+        last = (found.stderr.strip().splitlines() or ["no word"])[-1]
+        how = f"signal {-found.returncode}" if found.returncode < 0 else last
+        print(f"warning: {function.__name__} failed ({how}); all else is done", file=sys.stderr)
+    else:
+        print(found.stderr, end="", file=sys.stderr)
 
 
 def parent() -> psutil.Process:
@@ -141,9 +166,19 @@ def _end_with_the_launcher() -> None:
         sys.exit(INTERRUPTED[signal.SIGTERM])
 
 
-def _lost_a_process(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(some in str(error) for some in words)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]
+
+
+def _lost_a_process(error: Exception) -> bool:
     from torch.distributed import DistError
 
     return isinstance(error, DistError) or any(
-        words in str(error) for words in ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+        words in str(error)
+        for words in ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
     )

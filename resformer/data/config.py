@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..ranges import check_ranges, named, within
+
 
 class DataError(ValueError):
     """The data or its description cannot be used. One line: what, where, what to do instead."""
@@ -15,21 +17,21 @@ class DataError(ValueError):
 class DataConfig:
     """Which text a model reads, and how it is cut into tokens and sequences."""
 
-    source: str = "stdlib"
+    source: str = named("stdlib")
     """`stdlib` (the running Python's standard library, needs no network), a file, folder or glob of
     .txt .md .py .jsonl .parquet .arrow (optionally .gz .bz2 .xz .zst), or `hub:OWNER/NAME[:CONFIG][@SPLIT]`."""
 
-    text_column: str = "text"
+    text_column: str = named("text")
     """The column that holds the text, in .jsonl, .parquet, .arrow and hub sources. One row is one document."""
 
-    tokenizer: str = "bytes"
+    tokenizer: str = named("bytes")
     """`bytes`, `chars`, `bpe:SIZE` (trained on the training split), or a folder or hub name for AutoTokenizer."""
 
-    sequence_length: int = 256
+    sequence_length: int = within(1, 2**24, 256)
     """Tokens per training sequence."""
 
-    validation_fraction: float = 0.05
-    """Share of the characters held out, above 0 and at most 0.5: whole documents where there are at least 20,
+    validation_fraction: float = within(1e-6, 0.5, 0.05)
+    """Share of the characters held out, at most 0.5: whole documents where there are at least 20,
     otherwise the tail of each document."""
 
     document_mask: bool = False
@@ -38,33 +40,22 @@ class DataConfig:
     streaming: bool = False
     """Read a hub source as a stream instead of downloading it first. It is still tokenised once, to the cache."""
 
-    num_workers: int = 0
+    num_workers: int = within(0, 1024, 0)
     """Loader processes per training process. The batches do not depend on it."""
 
-    max_document_bytes: int = 2**30
+    max_document_bytes: int = within(1, 2**50, 2**30)
     """Longest document in bytes, unpacked: an archive or a line that holds more is refused, not read. A document takes
     about four times its length in memory."""
 
-    max_files: int = 200_000
+    max_files: int = within(1, 10**9, 200_000)
     """Files that a folder or glob may hold: more, or links that lead in circles, are refused."""
 
-    cache_dir: str | None = None
+    cache_dir: str | None = named(None)
     """Folder of the tokenised corpora. Default: $XDG_CACHE_HOME/resformer, or ~/.cache/resformer."""
 
     def check(self) -> None:
         """Raises DataError for values that no corpus could satisfy."""
-        if not 0 < self.validation_fraction <= 0.5:
-            raise DataError(
-                f"data.validation_fraction is {self.validation_fraction}; "
-                "it must be above 0 and at most 0.5, for example 0.05"
-            )
-        if self.sequence_length < 1:
-            raise DataError(f"data.sequence_length is {self.sequence_length}; it must be at least 1")
-        if self.num_workers < 0:
-            raise DataError(f"data.num_workers is {self.num_workers}; it must be 0 or more")
-        for name in ("max_document_bytes", "max_files"):
-            if getattr(self, name) < 1:
-                raise DataError(f"data.{name} is {getattr(self, name)}; it must be at least 1")
+        check_ranges(self, "data.", DataError)
 
     def cache_folder(self) -> Path:
         """Where tokenised corpora are kept (not created here)."""

@@ -1,6 +1,7 @@
 """How a model is described."""
 
 import copy
+import dataclasses
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,6 +12,11 @@ from transformers.generation import GenerationConfig
 
 from .residual import PARALLEL, SUBLAYERS, Site
 from .specification import Connection, ResidualError, build, did_you_mean, place, resolve
+
+
+def _within(low: float, high: float, default: Any) -> Any:
+    """A field for numbers from ``low`` to ``high``, both included: never NaN, never infinity."""
+    return dataclasses.field(default=default, metadata={"range": (low, high)})
 
 
 @strict
@@ -64,17 +70,17 @@ class ResformerConfig(PreTrainedConfig):
     model_type = "resformer"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
-    vocab_size: int = 257
-    hidden_size: int | str | list[int] = 256
-    intermediate_size: int | None = None
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 4
-    num_key_value_heads: int | None = None
-    head_dim: int | None = None
-    max_position_embeddings: int = 1024
+    vocab_size: int = _within(1, 2**28, 257)
+    hidden_size: int | str | list[int] = _within(1, 2**20, 256)
+    intermediate_size: int | None = _within(1, 2**22, None)
+    num_hidden_layers: int = _within(1, 10_000, 4)
+    num_attention_heads: int = _within(1, 2**16, 4)
+    num_key_value_heads: int | None = _within(1, 2**16, None)
+    head_dim: int | None = _within(1, 2**16, None)
+    max_position_embeddings: int = _within(1, 2**26, 1024)
     hidden_act: str = "silu"
     norm: Literal["rmsnorm", "layernorm", "dyt", "none"] = "rmsnorm"
-    norm_eps: float = 1e-6
+    norm_eps: float = _within(0, 1, 1e-6)
     position_embedding: Literal["rope", "learned", "none"] = "rope"
     rope_parameters: dict | None = None
     attention_bias: bool = False
@@ -85,12 +91,12 @@ class ResformerConfig(PreTrainedConfig):
     parallel_block: bool = False
     value_residual: Literal["none", "constant", "learned", "svformer"] = "none"
     tie_word_embeddings: bool = True
-    attention_dropout: int | float = 0.0
-    hidden_dropout: int | float = 0.0
+    attention_dropout: int | float = _within(0, 0.999, 0.0)
+    hidden_dropout: int | float = _within(0, 0.999, 0.0)
     initialization: Literal["normal", "depth_scaled", "xavier"] = "normal"
-    initializer_range: float = 0.02
-    embedding_initializer_range: float | None = None
-    final_logit_softcapping: int | float | None = None
+    initializer_range: float = _within(0, 100, 0.02)
+    embedding_initializer_range: float | None = _within(0, 100, None)
+    final_logit_softcapping: int | float | None = _within(0.01, 1e6, None)
     residual: Any = "pre"
     use_cache: bool = True
     pad_token_id: int | None = None
@@ -98,8 +104,9 @@ class ResformerConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
 
     def __post_init__(self, **kwargs):
+        self._validate_ranges()
         widths = self.widths()
-        if self.head_dim is None and self.num_attention_heads:
+        if self.head_dim is None:
             self.head_dim = widths[0] // self.num_attention_heads
             if widths[0] % self.num_attention_heads:
                 raise ValueError(
@@ -123,15 +130,16 @@ class ResformerConfig(PreTrainedConfig):
             if key not in known and not key.startswith("_"):
                 raise ValueError(f"ResformerConfig has no key {key!r}{did_you_mean(key, sorted(known))}")
 
+    def _validate_ranges(self) -> None:
+        for item in dataclasses.fields(self):
+            value, (low, high) = getattr(self, item.name), item.metadata.get("range", (None, None))
+            if low is not None and isinstance(value, (int, float)) and not low <= value <= high:
+                raise ValueError(f"{item.name} is {value}; it must be at least {low} and at most {high}")
+        theta = (self.rope_parameters or {}).get("rope_theta", 1.0)
+        if not 0 < theta < 1e12:
+            raise ValueError(f"rope_parameters: rope_theta is {theta}; it must be above 0 and below 1e12")
+
     def _validate_numbers(self) -> None:
-        for name in (
-            "vocab_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "max_position_embeddings",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "
@@ -141,10 +149,6 @@ class ResformerConfig(PreTrainedConfig):
             raise ValueError(f"head_dim {self.head_dim} is odd; rope needs an even one")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"unknown hidden_act {self.hidden_act!r}{did_you_mean(self.hidden_act, ACT2FN)}")
-        for name in ("attention_dropout", "hidden_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
-
         if self.qkv_norm and self.qk_norm != "none":
             raise ValueError(f"qkv_norm norms queries and keys too; leave qk_norm at none, not {self.qk_norm!r}")
         widths = self.widths()
@@ -169,7 +173,7 @@ class ResformerConfig(PreTrainedConfig):
         """Width of the stream in each block.
 
         Raises:
-            ValueError: if ``hidden_size`` does not describe ``num_hidden_layers`` widths of at least 1.
+            ValueError: if ``hidden_size`` does not describe ``num_hidden_layers`` widths in their range.
         """
         if isinstance(self.hidden_size, str):
             widths: list[int] = []
@@ -178,18 +182,20 @@ class ResformerConfig(PreTrainedConfig):
                 if not width.isdecimal() or not (count.isdecimal() or count in ("", "rest")):
                     raise ValueError(f"hidden_size: cannot read {self.hidden_size!r}; write for example 256*4,384*4")
                 fill = self.num_hidden_layers - len(widths)
-                widths += [int(width)] * (fill if count == "rest" else int(count or 1))
+                # One too many is enough to know that they are.
+                widths += [int(width)] * (fill if count == "rest" else min(int(count or 1), fill + 1))
         elif isinstance(self.hidden_size, list):
             widths = list(self.hidden_size)
         else:
-            widths = [self.hidden_size] * max(1, self.num_hidden_layers)
-        if len(widths) != max(1, self.num_hidden_layers):
+            widths = [self.hidden_size] * self.num_hidden_layers
+        if len(widths) != self.num_hidden_layers:
             raise ValueError(
                 f"hidden_size {self.hidden_size!r} describes {len(widths)} blocks, num_hidden_layers is "
                 f"{self.num_hidden_layers}"
             )
-        if min(widths) < 1:
-            raise ValueError(f"hidden_size is {self.hidden_size!r}; it must be at least 1")
+        low, high = type(self).__dataclass_fields__["hidden_size"].metadata["range"]
+        if not low <= min(widths) <= max(widths) <= high:
+            raise ValueError(f"hidden_size is {self.hidden_size!r}; it must be at least {low} and at most {high}")
         return widths
 
     def at(self, layer: int) -> "ResformerConfig":

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
 
 from ..data import Corpus
 from ..files import remove_folder, whole_folder, write_checksums, write_json
-from .sharding import gathered, gathered_state, is_sharded
+from .optimizer_state import named_state
+from .sharding import gathered, is_sharded
 
-STATE, OPTIMIZERS = "trainer_state.json", "optimizers.pt"
+STATE, OPTIMIZERS, INSTRUMENTS = "trainer_state.json", "optimizers.safetensors", "instruments.safetensors"
 
 
 @dataclass
@@ -65,21 +67,28 @@ def save(
     accelerator: Accelerator,
     keep: int,
     micro_batch_size: int,
+    tensors: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write ``folder/checkpoints/step-N``, whole or not at all, and drop the oldest beyond ``keep``.
+
+    Args:
+        keep: newest checkpoints that stay.
+        tensors: what instruments want to find again, beside ``progress.extra_state``.
 
     Raises:
         OSError: if it cannot be written, naming the newest that is there instead.
     """
     accelerator.wait_for_everyone()
     sharded = is_sharded(model)
-    model, states = gathered(model, accelerator), [gathered_state(optimizer, accelerator) for optimizer in optimizers]
+    states, model = named_state(model, optimizers, accelerator), gathered(model, accelerator)
     if accelerator.is_main_process:
         path = folder / "checkpoints" / f"step-{progress.step:08d}"
         try:
             with whole_folder(path) as temporary:
                 save_model(temporary, model, corpus)
-                torch.save(states, temporary / OPTIMIZERS)
+                save_file(states, temporary / OPTIMIZERS)
+                if tensors:
+                    save_file(tensors, temporary / INSTRUMENTS)
                 facts = {
                     "processes": accelerator.num_processes, "micro_batch_size": micro_batch_size,
                     "precision": str(accelerator.mixed_precision), "shard": sharded,
@@ -91,6 +100,12 @@ def save(
         for old in checkpoints(folder)[:-keep]:
             remove_folder(old)
     accelerator.wait_for_everyone()
+
+
+def instruments_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """``tensors`` as they were given to ``save``."""
+    file = checkpoint / INSTRUMENTS
+    return load_file(file) if file.exists() else {}
 
 
 def save_model(folder: Path, model, corpus: Corpus) -> None:

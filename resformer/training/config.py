@@ -11,7 +11,10 @@ from ..files import read_yaml
 from ..keys import nested, plain
 from ..model import ResformerConfig
 from ..programs import parser_of, read_arguments
+from ..ranges import check_ranges, named, within
 
+STEPS, SEQUENCES, SEEDS = 10**9, 2**24, 2**63 - 1
+"""The most that a key may say."""
 _SET_BY_THE_TOKENIZER = {"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "use_cache"}
 
 
@@ -25,7 +28,7 @@ def _model_options() -> type:
             continue
         default = defaults.get(item.name, item.default)
         hint = int | None if item.name == "max_position_embeddings" else item.type
-        columns.append((item.name, hint, field(default=default)))
+        columns.append((item.name, hint, field(default=default, metadata=item.metadata)))
     options = dataclasses.make_dataclass("ModelOptions", columns)
     options.__doc__ = ResformerConfig.__doc__
     return options
@@ -40,15 +43,15 @@ class OptimizerConfig:
 
     name: Literal["adamw", "muon", "sgd"] = "muon"
     """adamw, sgd, or muon: Muon (Jordan et al. 2024) for the blocks' projections and AdamW for all other weights."""
-    learning_rate: float = 0.01
+    learning_rate: float = within(1e-12, 1e6, 0.01)
     """Peak learning rate. Muon's updates are scaled to the size of AdamW's, so one rate serves both."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[float, float] = within(0, 1 - 1e-9, (0.9, 0.95))
     """AdamW's moment decays; the first is also the momentum of sgd, the second that of muon."""
-    weight_decay: float = 0.1
+    weight_decay: float = within(0, 1e6, 0.1)
     """Decoupled weight decay of matrices, as a factor of the learning rate."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = within(0, 1e9, 1.0)
     """Gradients are clipped to this global norm; 0 does not clip."""
-    z_loss: float = 0.0
+    z_loss: float = within(0, 1e6, 0.0)
     """Factor of the squared log-normaliser added to the loss."""
 
 
@@ -58,37 +61,43 @@ class ScheduleConfig:
 
     name: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     """Shape after the warm-up. wsd (warm-up, stable, decay) falls linearly over the last decay_fraction."""
-    warmup_steps: int = 30
-    """Optimiser steps over which the rate rises linearly from 0."""
-    min_lr_ratio: float = 0.1
+    warmup_steps: int | None = within(0, STEPS, None)
+    """Optimiser steps over which the rate rises linearly from 0; by default 30, or all of a run that is shorter."""
+    min_lr_ratio: float = within(0, 1, 0.1)
     """The rate at the end, as a share of the peak."""
-    decay_fraction: float = 0.2
+    decay_fraction: float = within(0, 1, 0.2)
     """Share of the steps over which wsd decays."""
+
+    def warmup(self, max_steps: int) -> int:
+        """``warmup_steps`` of a run of ``max_steps``; the constant schedule does not depend on where it ends."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return 30 if self.name == "constant" else min(30, max_steps or 30)
 
 
 @dataclass
 class TrainConfig:
     """How long and in what pieces a model trains."""
 
-    max_steps: int = 500
+    max_steps: int = within(1, STEPS, 500)
     """Optimiser steps."""
-    batch_size: int = 16
+    batch_size: int = within(1, SEQUENCES, 16)
     """Sequences per optimiser step, over all processes."""
-    micro_batch_size: int | None = None
+    micro_batch_size: int | None = within(1, SEQUENCES, None)
     """Sequences per forward pass and process; by default as many as need no accumulation."""
-    eval_every: int = 200
+    eval_every: int = within(1, STEPS, 200)
     """Optimiser steps between evaluations on part of the held-out text; the end is always evaluated on all of it."""
-    eval_sequences: int = 256
+    eval_sequences: int = within(1, SEQUENCES, 256)
     """Sequences of an evaluation during training."""
-    save_every: int = 200
+    save_every: int = within(1, STEPS, 200)
     """Optimiser steps between checkpoints."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = within(1, STEPS, 2)
     """Newest checkpoints to keep."""
-    log_every: int = 10
+    log_every: int = within(1, STEPS, 10)
     """Optimiser steps between lines of metrics.jsonl."""
-    record_every: int = 50
+    record_every: int = within(0, STEPS, 50)
     """Optimiser steps between looks at the whole stream (layers.parquet, report.html); 0 never looks."""
-    record_sequences: int = 4
+    record_sequences: int = within(1, SEQUENCES, 4)
     """Held-out sequences of the batch on which the stream is looked at."""
     compile: bool = False
     """Compile each block with torch.compile."""
@@ -105,8 +114,12 @@ class TrainConfig:
     saves the state before it and counts the run as diverged, exit code 3; rollback goes back to the last checkpoint and
     leaves out the batches since, this one included. After max_rollbacks rollbacks, or 20 updates skipped in a row,
     on_divergence decides. By default stop, or skip where on_divergence is continue."""
-    max_rollbacks: int = 3
+    max_rollbacks: int = within(0, STEPS, 3)
     """Rollbacks of a run, at most."""
+    patience: float = within(1, 10**6, 600.0)
+    """Seconds that a process waits for the others, to begin with and in every exchange, before it ends."""
+    draw: bool = True
+    """Draw report.html at the end."""
 
 
 @dataclass
@@ -118,15 +131,15 @@ class RunConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    run_dir: str = "runs/default"
+    run_dir: str = named("runs/default")
     """Folder of the run's files."""
-    seed: int = 0
+    seed: int = within(0, SEEDS, 0)
     """Sets the three seeds below where they are not given."""
-    init_seed: int | None = None
+    init_seed: int | None = within(0, SEEDS, None)
     """Of the initial weights."""
-    data_seed: int | None = None
+    data_seed: int | None = within(0, SEEDS, None)
     """Of the order of the data."""
-    dropout_seed: int | None = None
+    dropout_seed: int | None = within(0, SEEDS, None)
     """Of dropout."""
     resume: str = "auto"
     """auto (go on from the newest whole checkpoint of run_dir), never (refuse a folder in use), or a checkpoint."""
@@ -137,34 +150,21 @@ class RunConfig:
         for name in ("init_seed", "data_seed", "dropout_seed"):
             if getattr(self, name) is None:
                 setattr(self, name, self.seed)
+        self.schedule.warmup_steps = self.schedule.warmup(self.train.max_steps)
         if self.train.on_nonfinite is None:
             self.train.on_nonfinite = "stop" if self.train.on_divergence == "stop" else "skip"
 
     def check(self) -> None:
         """Raises ValueError, one line, for numbers that no run could use."""
         self.data.check()
-        train, optimizer, schedule = self.train, self.optimizer, self.schedule
-        for name in (
-            "max_steps",
-            "batch_size",
-            "eval_every",
-            "eval_sequences",
-            "save_every",
-            "keep_checkpoints",
-            "log_every",
-            "record_sequences",
-        ):
-            if getattr(train, name) < 1:
-                raise ValueError(f"train.{name} is {getattr(train, name)}; it must be at least 1")
-        if train.max_rollbacks < 0:
-            raise ValueError(f"train.max_rollbacks is {train.max_rollbacks}; it must be 0 or more")
-        if train.record_every < 0:
-            raise ValueError(f"train.record_every is {train.record_every}; it must be 0 (never) or more")
-        if optimizer.learning_rate <= 0:
-            raise ValueError(f"optimizer.learning_rate is {optimizer.learning_rate}; it must be above 0")
-        for group, key in ((schedule, "min_lr_ratio"), (schedule, "decay_fraction")):
-            if not 0 <= getattr(group, key) <= 1:
-                raise ValueError(f"schedule.{key} is {getattr(group, key)}; it must be in [0, 1]")
+        check_ranges(self)
+        for group in ("model", "optimizer", "schedule", "train"):
+            check_ranges(getattr(self, group), f"{group}.")
+        warmup, steps = self.schedule.warmup(self.train.max_steps), self.train.max_steps
+        if self.schedule.name != "constant" and warmup > steps:  # a constant schedule may go on beyond max_steps
+            raise ValueError(
+                f"schedule.warmup_steps {warmup} is longer than the run, train.max_steps {steps}; shorten the first"
+            )
         if self.data.sequence_length > (longest := self.longest_sequence()):
             raise ValueError(
                 f"data.sequence_length {self.data.sequence_length} is above model.max_position_embeddings {longest}; "
@@ -210,7 +210,8 @@ def read_config(file: Path) -> RunConfig:
 
 def _checked(given: list[str] | dict[str, Any] | None) -> RunConfig:
     parser = parser_of(RunConfig, "train.py", "Train a Transformer whose residual connections you choose.")
-    config = RunConfig(**read_arguments(parser, given))
+    found = read_arguments(parser, given)
+    config = RunConfig(**{key: value for key, value in found.items() if value is not None})
     config.check()
     config.model_config(vocab_size=1)
     return config

@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,14 +11,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedType, ProjectConfiguration
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration
 from transformers.utils import logging
 
 from ..programs import command_line, parent
 
 
-def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
+def make_accelerator(run_dir: str, trackers: list[str], patience: float = 600.0) -> Accelerator:
     """Accelerate's processes and precision: that of ``default_precision`` unless the launch says otherwise.
+
+    Args:
+        patience: seconds that a process waits for the others, to begin with and in every exchange.
 
     Raises:
         ValueError: if fewer processes joined than were launched, if they are to split the model, or if a tracker is
@@ -34,11 +39,13 @@ def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # what an earlier run in this process left
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
+    _find_the_launcher(patience)
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION") if _precision_was_chosen() else default_precision()
     accelerator = Accelerator(
         cpu=not has_accelerator,
         mixed_precision=precision,
         log_with=trackers or None,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=patience))],
         project_config=ProjectConfiguration(project_dir=run_dir, logging_dir=str(Path(run_dir) / "trackers")),
     )
     if threads := int(os.environ.get("RESFORMER_NUM_THREADS", "0")):  # a sweep divides the cores between its trials
@@ -60,6 +67,17 @@ def make_accelerator(run_dir: str, trackers: list[str]) -> Accelerator:
             "'accelerate launch --multi_gpu --num_processes N', also on CPUs, or with torchrun"
         )
     return accelerator
+
+
+def _find_the_launcher(patience: float) -> None:
+    """The store over which processes find each other is the launcher's, there before they are: where it is gone, so is
+    the launcher, and torch would knock at its door until the time-out."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        try:
+            socket.create_connection(where, timeout=patience).close()
+        except OSError as error:
+            raise torch.distributed.DistNetworkError(f"no launcher answers at {where}") from error
 
 
 def default_precision() -> Literal["bf16", "no"]:

@@ -12,9 +12,10 @@ from .config import OptimizerConfig, ScheduleConfig
 
 def lr_factor(step: int, max_steps: int, schedule: ScheduleConfig) -> float:
     """Share of the peak learning rate at optimiser step ``step`` (from 0) of ``max_steps``."""
-    if step < schedule.warmup_steps:
-        return (step + 1) / schedule.warmup_steps
-    progress = (step - schedule.warmup_steps) / max(1, max_steps - schedule.warmup_steps)
+    warmup = schedule.warmup(max_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, max_steps - warmup)
     if schedule.name == "constant":
         return 1.0
     if schedule.name == "linear":

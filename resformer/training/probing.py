@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ..data import Corpus, DataConfig
@@ -16,7 +17,6 @@ from ..files import CHECKSUMS, damage, read_yaml
 from ..model import ResformerConfig, ResformerForCausalLM
 from .checkpoints import OPTIMIZERS
 from .config import RunConfig, read_config
-from .optimizers import build_optimizers
 from .resuming import newest_whole
 from .setup import model_config
 
@@ -46,18 +46,15 @@ class Target:
         if self.run is None or self.checkpoint is None or not isinstance(self.model, ResformerForCausalLM):
             return None
         config = read_config(self.run / "config.yaml").optimizer
-        saved = torch.load(self.checkpoint / OPTIMIZERS, map_location="cpu", weights_only=True)
-        found: dict[torch.Tensor, torch.Tensor] = {}
-        for optimizer, state in zip(build_optimizers(self.model, config), saved, strict=True):
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            for index, values in state["state"].items():
-                if "exp_avg_sq" in values:
-                    started = 1 - config.betas[1] ** float(values["step"])
-                    found[parameters[index]] = values["exp_avg_sq"].float() / started
-        wanted = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        if any(parameter not in found for parameter in wanted):
-            return None
-        return torch.cat([found[parameter].reshape(-1) for parameter in wanted])
+        saved = load_file(self.checkpoint / OPTIMIZERS)
+        found = []
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                if (moment := saved.get(f"AdamW/{name}/exp_avg_sq")) is None:
+                    return None
+                started = 1 - config.betas[1] ** float(saved[f"AdamW/{name}/step"])
+                found.append(moment.float().reshape(-1) / started)
+        return torch.cat(found)
 
     def fit(self, corpus: Corpus) -> None:
         """Give a model that has seen no training the vocabulary of the text.

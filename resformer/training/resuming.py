@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from accelerate import Accelerator
@@ -16,7 +15,8 @@ from ..files import damage, read_yaml
 from ..keys import flat
 from .checkpoints import OPTIMIZERS, STATE, Progress, checkpoints, step_of
 from .config import RunConfig
-from .sharding import is_sharded, load_state, load_weights
+from .optimizer_state import load_named_state
+from .sharding import is_sharded, load_weights
 
 # What may differ between the run that saved and the run that goes on.
 _FREE = {
@@ -24,7 +24,7 @@ _FREE = {
     *(f"train.{name}" for name in (
         "keep_checkpoints", "save_every", "micro_batch_size", "log_every", "eval_every", "record_every",
         "record_sequences", "on_divergence", "on_nonfinite", "max_rollbacks", "compile", "gradient_checkpointing",
-        "shard",
+        "shard", "patience", "draw",
     )),
 }  # fmt: skip
 
@@ -116,12 +116,7 @@ def load(
                 f"{corpus.fingerprint[:16]}); restore the data, or give another --run_dir"
             )
         load_weights(model, path / "model.safetensors")
-        saved = torch.load(path / OPTIMIZERS, map_location="cpu", weights_only=True)
-        for optimizer, one in zip(optimizers, saved, strict=True):
-            told = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-            load_state(optimizer, one)
-            for group, values in zip(optimizer.param_groups, told, strict=True):
-                group.update(values)
+        load_named_state(path / OPTIMIZERS, model, optimizers)
         processes, micro = state.pop("processes"), state.pop("micro_batch_size")
         precision, sharded = state.pop("precision"), state.pop("shard")
         progress = Progress(**state)
@@ -129,10 +124,6 @@ def load(
         reason = str(error).split("\n")[0] or type(error).__name__
         raise ValueError(
             f"cannot resume from {path} ({reason}); remove that folder to use the one before it"
-        ) from error
-    except UnpicklingError as error:
-        raise ValueError(
-            f"cannot resume from {path}: {OPTIMIZERS} holds more than numbers; it is not loaded"
         ) from error
     if precision != str(accelerator.mixed_precision):
         raise ValueError(

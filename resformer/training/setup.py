@@ -1,27 +1,21 @@
 """From a configuration to everything a run needs, with every refusal before the first file is written."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import torch
 import torch._dynamo
 import torch._inductor.config
 from accelerate import Accelerator
 
-from ..data import Corpus, load_corpus
+from ..data import Corpus
 from ..files import locked, remove_leftovers, write_yaml
 from ..model import ResformerConfig
 from .config import RunConfig
 from .resuming import refuse_another_run
 from .sharding import is_sharded
-
-
-def load_corpus_once(config: RunConfig, accelerator: Accelerator) -> Corpus:
-    """The corpus; the main process fills the cache, the others find it there."""
-    with accelerator.main_process_first():
-        return load_corpus(config.data, show_progress=accelerator.is_main_process and sys.stderr.isatty())
 
 
 def model_config(config: RunConfig, corpus: Corpus) -> ResformerConfig:
@@ -32,6 +26,32 @@ def model_config(config: RunConfig, corpus: Corpus) -> ResformerConfig:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def refuse_what_does_not_fit(
+    config: RunConfig, model_config: ResformerConfig, accelerator: Accelerator, micro_batch_size: int
+) -> None:
+    """Of a training step, weights and gradients of the branches and the stream before each block, kept for the backward
+    pass: less than any step takes.
+
+    Raises:
+        ValueError: if that alone is more than the memory of the device.
+    """
+    on_gpu = accelerator.device.type == "cuda"
+    memory = torch.cuda.mem_get_info()[1] if on_gpu else psutil.virtual_memory().total + psutil.swap_memory().total
+    heads = model_config.num_attention_heads + model_config.num_key_value_heads  # type: ignore[operator]
+    weights = model_config.vocab_size * model_config.widths()[0]
+    for layer, width in enumerate(model_config.widths()):
+        mlp = (3 if model_config.gated_mlp else 2) * model_config.at(layer).intermediate_size  # type: ignore[operator]
+        weights += width * (2 * heads * model_config.head_dim + mlp)  # type: ignore[operator]
+    split = accelerator.num_processes if config.train.shard else 1
+    stream = micro_batch_size * config.data.sequence_length * sum(model_config.widths())
+    if (needed := 4 * (2 * weights // split + stream)) > memory:
+        raise ValueError(
+            f"a model of more than {weights:,} parameters and micro batches of {micro_batch_size} sequences of "
+            f"{config.data.sequence_length} tokens need more than {needed / 1e9:,.0f} GB, {accelerator.device} has "
+            f"{memory / 1e9:,.0f} GB; make model.* smaller, or train.micro_batch_size"
+        )
 
 
 def micro_batch_size(config: RunConfig, accelerator: Accelerator) -> int:

@@ -11,7 +11,6 @@ from safetensors.torch import load_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.utils._pytree import tree_map
 
 from ..model import ResformerForCausalLM
 
@@ -47,63 +46,39 @@ def gathered(model: ResformerForCausalLM, accelerator: Accelerator) -> Resformer
     """
     if not is_sharded(model):
         return model
-    whole = ResformerForCausalLM(model.config) if accelerator.is_main_process else None
+    copy = ResformerForCausalLM(model.config) if accelerator.is_main_process else None
     for index, theirs in enumerate(_tensors(model)):
-        tensor = _whole(theirs)
-        if whole is not None:
-            _tensors(whole)[index].copy_(tensor)
-    return model if whole is None else whole.train(model.training)
+        tensor = whole(theirs)
+        if copy is not None:
+            _tensors(copy)[index].copy_(tensor)
+    return model if copy is None else copy.train(model.training)
 
 
 @torch.no_grad()
 def load_weights(model: ResformerForCausalLM, file: Path) -> None:
     """Put a checkpoint's weights into ``model``, split or not."""
-    whole = ResformerForCausalLM(model.config) if is_sharded(model) else model
-    load_model(whole, str(file))
-    if whole is not model:
-        for ours, theirs in zip(_tensors(model), _tensors(whole), strict=True):
-            ours.copy_(_like(ours, theirs))
-
-
-def gathered_state(optimizer, accelerator: Accelerator) -> dict:
-    """The optimiser's state with whole tensors, on the main process; to be called by all."""
-
-    def gather(value):
-        if not isinstance(value, DTensor):
-            return value
-        whole = value.full_tensor()
-        return whole.cpu() if accelerator.is_main_process else None
-
-    return tree_map(gather, optimizer.state_dict())
-
-
-def load_state(optimizer, state: dict) -> None:
-    """Put a state of whole tensors into ``optimizer``, whose parameters may be split."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    parts = {
-        index: {
-            key: _like(parameters[index], value) if value.shape == parameters[index].shape else value
-            for key, value in values.items()
-        }
-        for index, values in state["state"].items()
-    }
-    optimizer.load_state_dict(state | {"state": parts})
+    copy = ResformerForCausalLM(model.config) if is_sharded(model) else model
+    load_model(copy, str(file))
+    if copy is not model:
+        for ours, theirs in zip(_tensors(model), _tensors(copy), strict=True):
+            ours.copy_(like(ours, theirs))
 
 
 def whole_norm(norm: torch.Tensor) -> float:
-    return float(_whole(norm))
+    return float(whole(norm))
 
 
 def _tensors(model) -> list[torch.Tensor]:
     return [*model.parameters(), *model.buffers()]
 
 
-def _whole(value):
+def whole(value):
+    """A tensor itself, or all of it where it is split; to be called by all processes."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def _like(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-    """``whole`` as its parts lie over the processes in ``part``."""
+def like(part: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` as its parts lie over the processes in ``part``."""
     if not isinstance(part, DTensor):
-        return whole
-    return distribute_tensor(whole.to(part.device), part.device_mesh, part.placements)
+        return tensor
+    return distribute_tensor(tensor.to(part.device), part.device_mesh, part.placements)

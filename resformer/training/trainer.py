@@ -1,13 +1,14 @@
 """The training loop."""
 
 import math
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from ..data import training_batches
+from ..data import load_corpus, training_batches
 from ..keys import flat
 from ..model import ResformerForCausalLM
 from ..programs import DIVERGED, DONE
@@ -38,10 +39,10 @@ class Trainer:
     def __init__(self, config: RunConfig):
         self.config = config
         self.folder = Path(config.run_dir)
-        self.accelerator = make_accelerator(config.run_dir, config.trackers)
+        self.accelerator = make_accelerator(config.run_dir, config.trackers, config.train.patience)
         self.micro_batch_size = setup.micro_batch_size(config, self.accelerator)
         self.accumulation = config.train.batch_size // (self.micro_batch_size * self.accelerator.num_processes)
-        self.corpus = setup.load_corpus_once(config, self.accelerator)
+        self.corpus = load_corpus(config.data, show_progress=sys.stderr.isatty())  # one process fills the cache
         self.model = self.build_model()
         self.optimizers = self.build_optimizers()
         self.progress = checkpoints.Progress()
@@ -85,7 +86,9 @@ class Trainer:
     def build_model(self) -> ResformerForCausalLM:
         """The model at its initialisation; its weights split over the processes where ``train.shard`` says so."""
         torch.manual_seed(self.config.init_seed)  # type: ignore[arg-type]
-        model = ResformerForCausalLM(setup.model_config(self.config, self.corpus))
+        model_config = setup.model_config(self.config, self.corpus)
+        setup.refuse_what_does_not_fit(self.config, model_config, self.accelerator, self.micro_batch_size)
+        model = ResformerForCausalLM(model_config)
         if self.config.train.shard:
             sharding.shard(model, self.accelerator)
         return model
@@ -124,7 +127,7 @@ class Trainer:
             tokens_per_step=train.batch_size * self.config.data.sequence_length,
         )
         self.clock = time.perf_counter() - self.progress.seconds
-        self.instruments.begin(self.progress.step, self.progress.extra_state.get("watch"))
+        self.begin_instruments(resumed)
         self.batches = self.batches_from(self.progress)
         return True
 
@@ -133,6 +136,11 @@ class Trainer:
         return resuming.load(
             checkpoint, self.model, self.optimizers, self.corpus, self.accelerator, self.micro_batch_size
         )
+
+    def begin_instruments(self, checkpoint: Path | None) -> None:
+        """Let them go on from where ``progress`` stands, with what they left in ``checkpoint``."""
+        tensors = checkpoints.instruments_tensors(checkpoint) if checkpoint else None
+        self.instruments.begin(self.progress.step, self.progress.extra_state.get("watch"), tensors)
 
     def batches_from(self, progress: checkpoints.Progress) -> Iterator[dict[str, torch.Tensor]]:
         """This process's micro batches, ``[micro_batch_size, time]``, from where ``progress`` stands."""
@@ -190,10 +198,11 @@ class Trainer:
             self.progress.count_skip()
             self.log.write(self.progress.step, **event, **self.instruments.take(self.progress.step, loss, grad_norm))
         elif action == "rollback":
-            restored = self.load(resuming.newest_whole(self.folder))  # type: ignore[arg-type]
+            checkpoint = resuming.newest_whole(self.folder)
+            restored = self.load(checkpoint)  # type: ignore[arg-type]
             self.progress = nonfinite.pass_over(failed=self.progress, restored=restored)
             self.log.rewind(self.progress.metrics_lines, keep_events=True)
-            self.instruments.begin(self.progress.step, self.progress.extra_state.get("watch"))
+            self.begin_instruments(checkpoint)
             self.instruments.watch.rollbacks = self.progress.rollbacks
             self.log.write(self.progress.step, **event)
             self.batches = self.batches_from(self.progress)
@@ -225,6 +234,7 @@ class Trainer:
             accelerator=self.accelerator,
             keep=self.config.train.keep_checkpoints,
             micro_batch_size=self.micro_batch_size,
+            tensors=self.instruments.tensors(),
         )
 
     def finish(self, val_loss: float | None) -> None:

@@ -30,7 +30,7 @@ from resformer.files import damage
 FLAGS = """
     --data.tokenizer bpe:400 --train.max_steps 300 --train.batch_size 8 --train.micro_batch_size 4
     --model.hidden_dropout 0.1 --train.save_every 3 --train.eval_every 4 --train.eval_sequences 32
-    --data.num_workers 1
+    --data.num_workers 1 --train.record_every 4
 """
 PHASES = ("start-up", "cache build", "training", "save", "evaluation", "end")
 
@@ -73,9 +73,8 @@ def main(kills: int, seed: int, folder: Path) -> int:
     print(f"torn files, faults      {len(faults)}")
     for fault in faults:
         print(f"  {fault}")
-    print(
-        f"lost                    {'see above' if faults else 'nothing: weights, moments, metrics and summary equal'}"
-    )
+    equal = "weights, moments, metrics, every row of layers.parquet and summary equal"
+    print(f"lost                    {'see above' if faults else f'nothing: {equal}'}")
     return 1 if faults else 0
 
 

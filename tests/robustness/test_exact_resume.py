@@ -29,6 +29,7 @@ def options(optimizer: str, micro: int, dropout: float, checkpointing: bool, wor
         "--optimizer.name", optimizer, "--train.micro_batch_size", str(micro),
         "--model.hidden_dropout", str(dropout), "--model.attention_dropout", str(dropout),
         "--train.gradient_checkpointing", str(checkpointing).lower(), "--data.num_workers", str(workers),
+        "--train.record_every", "5",
     ]  # fmt: skip
 
 
@@ -63,7 +64,9 @@ def test_without_the_saved_moments_the_difference_would_be_seen(tmp_path, monkey
         runs.here("died")
     monkeypatch.setattr(torch.optim.Muon, "load_state_dict", lambda self, state: None)
     assert runs.here("died") == 0
-    assert "checkpoints/step-00000008/optimizers.pt differs" in differences(runs.folder / "whole", runs.folder / "died")
+    assert "checkpoints/step-00000008/optimizers.safetensors differs" in differences(
+        runs.folder / "whole", runs.folder / "died"
+    )
 
 
 @pytest.mark.slow

@@ -1,14 +1,17 @@
 """A flipped byte or a missing file is found, named, and the checkpoint before it is used."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
 from run_helpers import Runs, differences
 
-from resformer.files import damage
+from resformer.files import damage, write_checksums
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def flipped(data: bytes, offset: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "offset"), [("model.safetensors", -1), ("optimizers.pt", 5000), ("checksums.json", 30)]
+    ("name", "offset"), [("model.safetensors", -1), ("optimizers.safetensors", 5000), ("checksums.json", 30)]
 )
 def test_a_flipped_byte_is_named_and_the_checkpoint_before_is_used(finished, unfinished, name, offset, capsys):
     flip(unfinished / "checkpoints/step-00000008" / name, offset)
@@ -102,21 +105,46 @@ def test_going_back_to_an_older_checkpoint_sets_the_later_ones_aside(finished, u
     assert differences(finished.folder / "whole", unfinished) == []
 
 
-def test_nothing_is_unpickled(finished, unfinished):
-    """Code in optimizers.pt does not run, even where the checksums were made to fit."""
-    from resformer.files import write_checksums
+def test_a_pickle_in_place_of_numbers_is_not_opened(finished, unfinished):
+    """Code in a checkpoint does not run, even where the checksums were made to fit."""
 
     class Trap:
         def __reduce__(self):
             return open, (str(unfinished / "sprung"), "w")
 
     path = unfinished / "checkpoints/step-00000008"
-    torch.save([Trap()], path / "optimizers.pt")
-    (path / "checksums.json").unlink()
+    torch.save([Trap()], path / "optimizers.safetensors")
     write_checksums(path)
-    with pytest.raises(ValueError, match=r"optimizers.pt holds more than numbers"):
+    with pytest.raises(ValueError, match=r"cannot resume from .*step-00000008"):
         finished.here(unfinished.name)
     assert not (unfinished / "sprung").exists()
+
+
+def test_nothing_is_unpickled(finished, unfinished, tmp_path, monkeypatch):
+    """Python itself is told to refuse: every unpickling of an object asks for ``pickle.find_class``."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "def refuse(event, arguments):\n"
+        "    if event == 'pickle.find_class':\n"
+        "        raise PermissionError(f'unpickled {arguments}')\n"
+        "sys.addaudithook(refuse)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    shutil.rmtree(unfinished / "checkpoints/step-00000008")
+    code, out, err = finished.outside(unfinished.name)
+    assert code == 0, err
+    assert "going on from" in out
+    assert differences(finished.folder / "whole", unfinished) == []
+    answer = subprocess.run(
+        [sys.executable, "-c", "import pickle; pickle.loads(pickle.dumps(print))"], capture_output=True, text=True
+    )
+    assert "unpickled" in answer.stderr  # the hook does see one
+
+
+def test_moments_of_another_optimiser_are_not_loaded_in_part(finished, unfinished):
+    checkpoint = unfinished / "checkpoints/step-00000004"
+    with pytest.raises(ValueError, match=r"optimizers.safetensors holds AdamW/.*, which no optimiser of this run has"):
+        finished.here("sgd-of-muon", "--resume", str(checkpoint), "--optimizer.name", "sgd")
 
 
 def test_weights_of_another_model_are_not_loaded_in_part(finished, unfinished):

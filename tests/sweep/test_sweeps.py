@@ -257,12 +257,12 @@ def test_an_arm_named_twice_and_another_definition_are_refused_with_exit_code_tw
 
 
 def test_a_dry_run_counts_prints_differences_and_writes_nothing(tmp_path):
-    arms = {"pre": {"model.residual": "pre"}, "post": {"model.residual": "post", "schedule.warmup_steps": 60}}
+    arms = {"pre": {"model.residual": "pre"}, "post": {"model.residual": "post", "schedule.warmup_steps": 3}}
     arms["post"]["because"] = "Xiong et al. 2020"
     result = sweep(tmp_path, definition(tmp_path, arms=arms, controls={}), "--dry_run")
     assert result.returncode == 0, result.stderr
     assert "24 to 44 trials, 0 finished" in result.stdout
-    assert re.search(r"post \(because: Xiong et al. 2020\): schedule.warmup_steps: 60, the baseline 30", result.stdout)
+    assert re.search(r"post \(because: Xiong et al. 2020\): schedule.warmup_steps: 3, the baseline 4", result.stdout)
     assert not (tmp_path / "sweep").exists()
 
 

@@ -124,7 +124,7 @@ def test_every_parameter_is_optimised_once_and_as_it_asks(name):
                 seen.append(id(parameter))
     assert sorted(seen) == sorted(names)
     assert hints["model.layers.0.attention_residual.a"].learning_rate_multiplier == 0.01
-    assert hints["model.norm.weight"].weight_decay_multiplier == 0
+    assert hints["model.layers.0.attention_residual.norm.weight"].weight_decay_multiplier == 0
 
 
 def test_muon_orthogonalises_in_float32_where_a_run_is_in_float32():

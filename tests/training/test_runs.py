@@ -10,7 +10,6 @@ import time
 import pytest
 import torch
 import yaml
-from torch.utils._pytree import tree_leaves
 
 from resformer.training.launch import default_precision
 
@@ -102,9 +101,7 @@ def test_killed_and_resumed_equals_never_killed(train, finished, optimizer):
     last = "checkpoints/step-00000008"
     one, two = ((train.folder / run / last) for run in (whole, parts))
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
-    states = [tree_leaves(torch.load(path / "optimizers.pt", weights_only=True)) for path in (one, two)]
-    for a, b in zip(*states, strict=True):
-        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    assert (one / "optimizers.safetensors").read_bytes() == (two / "optimizers.safetensors").read_bytes()
     assert train.metrics(whole) == train.metrics(parts)
 
 
