@@ -147,16 +147,18 @@ SCHEMES = ("normal", "depth_scaled", "xavier")
 OUTPUTS = ("o_proj", "down_proj")
 
 
-def usual(path: str, config, num_sites: int, factor: float = 1.0) -> Start:
-    """Where a matrix starts by the model's global rule, ``config.initialization``, times ``factor``.
+def usual(path: str, config, num_sites: int, factor: float = 1.0, scheme: str | None = None) -> Start:
+    """Where a matrix starts by one of ``SCHEMES``, times ``factor``.
 
     Args:
         path: of the ``nn.Linear`` in the model.
         config: the model's.
         num_sites: that add to the stream.
+        scheme: by default the model's global rule, ``config.initialization``.
     """
-    if config.initialization == "xavier" and path != "lm_head":
+    scheme = config.initialization if scheme is None else scheme
+    if scheme == "xavier" and path != "lm_head":
         return Xavier(factor)
     # GPT-2's rule: one residual layer per site adds to the stream.
-    scales = config.initialization == "depth_scaled" and path.endswith((".attention.o_proj", ".mlp.down_proj"))
+    scales = scheme == "depth_scaled" and path.endswith((".attention.o_proj", ".mlp.down_proj"))
     return Normal(config.initializer_range * (num_sites**-0.5 if scales else 1.0) * factor)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 from transformers.utils.generic import maybe_autocast
 
-from .initialization import Start, draw, parameter
+from .initialization import SCHEMES, Start, draw, parameter, usual
 from .normalization import NORM_CLASSES
 
 SUBLAYERS = ("attention", "mlp")
@@ -19,6 +19,7 @@ PARALLEL = ("parallel",)
 Branch = Callable[..., torch.Tensor]
 State = Any  # a tensor, or any pytree of tensors
 
+OWN = "own"
 SMALL = 4096
 """Elements up to which a connection shows a parameter of its own to a measurement by default."""
 
@@ -194,6 +195,8 @@ class Residual(nn.Module):
     """Whether the stream may leave wider or narrower than it arrives."""
     norms_sum: ClassVar[bool] = False
     """Whether a norm stands on the sum of skip and branch: ``gpas`` then scales ``self.skip(h)``, before it."""
+    returns_what_entered: ClassVar[bool] = True
+    """Whether ``exit(enter(h)) = h``; not where the method's exit reads through a norm or a matrix of its own."""
     gate_closes: bool = False
     """Whether a gate stands between stream and branch: closed, it lets the stream pass as it came."""
     oracle: ClassVar[str] = "formula"
@@ -205,6 +208,8 @@ class Residual(nn.Module):
         self.site = site
         self.drop_path: DropPath | None = None
         self.gpas: GradientPreservingScale | None = None
+        self.initialization = OWN
+        self.starts_like: tuple[Residual, ...] = ()  # a tuple, so that the other one is not part of this module
         if site.input_size not in (None, config.hidden_size) and not self.changes_width:
             raise ValueError(
                 f"the stream changes its width from {site.input_size} to {config.hidden_size} here, which needs a "
@@ -217,7 +222,7 @@ class Residual(nn.Module):
         self.exits = multi and site.ends_segment and not site.ends_stack
         self.reads_out = multi and site.ends_stack
 
-    def set_common_options(self, drop_path: float = 0.0, gpas: bool = False) -> None:
+    def set_common_options(self, drop_path: float = 0.0, gpas: bool = False, initialization: str = OWN) -> None:
         """Options that every kind takes.
 
         Args:
@@ -225,6 +230,10 @@ class Residual(nn.Module):
             gpas: gradient-preserving scaling of the stream after the write, for kinds of one stream; where a norm
                 stands on the sum (``norms_sum``), of the skip before it, and the branch reads the stream unscaled, as
                 in the paper's code (``deeppost_gpas``).
+            initialization: where the branch's matrices start: ``own``, as the method says or else the model;
+                ``normal``, ``depth_scaled`` or ``xavier``, the model's schemes; or as another kind has it, by its name:
+                ``pre(initialization=deepnorm)`` is the start without the wiring, ``deepnorm(initialization=pre)`` the
+                wiring without the start.
 
         Raises:
             ValueError: if an option is out of range or does not go with this kind.
@@ -233,6 +242,7 @@ class Residual(nn.Module):
         if gpas and (self.enters or type(self).enter is not Residual.enter):
             raise ValueError("gpas goes with kinds that keep one stream")
         self.gpas = GradientPreservingScale() if gpas else None
+        self.initialization = initialization
 
     def forward(self, state: State, branch: Branch) -> State:
         """The formula. ``branch`` maps ``[batch, time, hidden]`` to the same shape; call it once, or not at all.
@@ -314,9 +324,16 @@ class Residual(nn.Module):
         return None
 
     def draw_branch(self, branch: nn.Module) -> None:
-        """Let the branch's matrices start as ``branch_start`` says."""
+        """Let the branch's matrices start as ``initialization`` says, by default as ``branch_start`` does."""
+        method = self.starts_like[0] if self.starts_like else self
         for name, linear in branch.named_children():
-            if isinstance(linear, nn.Linear) and (start := self.branch_start(name, linear)) is not None:
+            if not isinstance(linear, nn.Linear):
+                continue
+            start = method.branch_start(name, linear)
+            if self.initialization in SCHEMES:
+                path = str(linear.initialization_path)
+                start = usual(path, self.config, self.site.num_sites, scheme=self.initialization)
+            if start is not None:
                 draw(linear, "weight", start)
 
     def optimizer_hints(self) -> dict[str, OptimizerHint]:

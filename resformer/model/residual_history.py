@@ -72,6 +72,8 @@ class Concat(Residual):
         bottleneck: rank of W; by default W is one full matrix.
     """
 
+    returns_what_entered = False
+
     def __init__(self, config, site: Site, *, growth: int | None = None, bottleneck: int | None = None):
         super().__init__(config, site)
         width = config.hidden_size

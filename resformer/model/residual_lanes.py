@@ -15,6 +15,7 @@ class ResidualDual(Residual):
     2023 (ResiDual), arXiv:2304.14802."""
 
     final_norm = False
+    returns_what_entered = False
 
     def __init__(self, config, site: Site):
         super().__init__(config, site)
@@ -41,6 +42,8 @@ class ResidualDual(Residual):
 class Siamese(Residual):
     """``p = norm(p)``, ``y = f(norm(p + norm(q)))``; ``p' = p + y / sqrt(2(l+1))``, ``q' = q + y``; exit
     ``norm(p) + norm(q)``. Li et al. 2026 (SiameseNorm), arXiv:2602.08064."""
+
+    returns_what_entered = False
 
     def __init__(self, config, site: Site):
         super().__init__(config, site)

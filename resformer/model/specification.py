@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .residual import SUBLAYERS, Residual, Site
+import torch
+
+from .initialization import SCHEMES
+from .residual import OWN, SUBLAYERS, Residual, Site
 from .residual_custom import CUSTOM
 from .residual_gated import KINDS as GATED
 from .residual_history import KINDS as HISTORY
@@ -166,6 +169,8 @@ def build(config, connection: Connection, site: Site) -> Residual:
     try:
         residual = connection.residual_class(config, site, **own)
         residual.set_common_options(**common)
+        if residual.initialization not in (OWN, *SCHEMES):
+            residual.starts_like = (_other(residual.initialization, config, site),)
         for name, value in connection.options.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} is {value}; it must be a finite number")
@@ -174,6 +179,22 @@ def build(config, connection: Connection, site: Site) -> Residual:
     except (ValueError, TypeError) as error:
         raise ResidualError(f"residual {connection.kind!r} at {site}: {error}") from error
     return residual
+
+
+def _other(kind: str, config, site: Site) -> Residual:
+    """The connection of another kind, of which only the start of its branch is asked: it takes no memory.
+
+    Raises:
+        ResidualError: if ``initialization`` names neither a scheme nor a kind of the package.
+    """
+    if kind not in KINDS:
+        names = [OWN, *SCHEMES, *sorted(KINDS)]
+        allowed = f"allowed: {', '.join([OWN, *SCHEMES])}, or a kind whose start the branch takes"
+        raise ResidualError(
+            f"residual at {site}: unknown initialization {kind!r}{did_you_mean(kind, names)}; {allowed}"
+        )
+    with torch.device("meta"):
+        return KINDS[kind](config, site)
 
 
 def _part(where: str, residual: Any, num_hidden_layers: int) -> list[dict[str, Connection]]:

@@ -1,9 +1,9 @@
 """Small models of every kind."""
 
-import torch
-
-from resformer import ResformerConfig, ResformerForCausalLM
+from resformer.checks import VOCABULARY, Subject, tokens
 from resformer.model.specification import KINDS
+
+__all__ = ["ALL", "BLOCKS", "EVERY_KIND", "MIXES", "OPTIONS", "VOCABULARY", "build", "subject", "tokens"]
 
 EVERY_KIND = sorted(set(KINDS) - {"two_norms"})
 OPTIONS = [
@@ -49,24 +49,15 @@ BLOCKS = [
     ("pre", {"value_residual": "svformer", "norm": "layernorm"}),
     ("sub_ln", {"norm": "dyt", "gated_mlp": False}),
 ]
-VOCABULARY = 29
+ALL = [*EVERY_KIND, *OPTIONS, *MIXES, *BLOCKS]
 
 
-def build(residual="pre", seed: int = 0, **options) -> ResformerForCausalLM:
+def subject(residual="pre", **options) -> Subject:
+    """``residual``, or a pair of it and other keys of the configuration."""
+    residual, more = residual if isinstance(residual, tuple) else (residual, {})
+    return Subject(residual, more | options)
+
+
+def build(residual="pre", seed: int = 0, **options):
     """Four blocks, 32 wide, grouped queries; in eval mode, and away from special starts such as all zeros."""
-    if isinstance(residual, tuple):
-        residual, more = residual
-        options = more | options
-    torch.manual_seed(seed)
-    shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
-             "num_key_value_heads": 2, "max_position_embeddings": 64}  # fmt: skip
-    model = ResformerForCausalLM(ResformerConfig(**(shape | options), residual=residual)).eval()
-    generator = torch.Generator("cpu").manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator, device="cpu") * 0.1)
-    return model
-
-
-def tokens(batch: int = 2, length: int = 12, seed: int = 0) -> torch.Tensor:
-    return torch.randint(2, VOCABULARY, (batch, length), generator=torch.Generator("cpu").manual_seed(seed))
+    return subject(residual, **options).build(seed=seed)

@@ -7,6 +7,7 @@ import torch
 from model_helpers import EVERY_KIND, VOCABULARY, tokens
 
 from resformer import ResformerConfig, ResformerForCausalLM
+from resformer.checks import CHECKS, Subject
 
 SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
 
@@ -137,3 +138,40 @@ def test_entering_and_leaving_changes_nothing(residual):
     h = torch.randn(2, 3, 32, dtype=torch.float64)
     for connection in residuals(fresh(residual).double()):
         torch.testing.assert_close(connection.exit(connection.enter(h)), h, rtol=1e-15, atol=1e-15)
+
+
+METHODS = ["deepnorm", "sub_ln", "b2t"]
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_the_start_of_a_method_without_its_wiring_and_the_wiring_without_its_start(kind):
+    """Bit for bit: the branches of the one stack are those of the other."""
+    for wiring, start in (("pre", kind), (kind, "pre"), ("hyper", kind)):
+        found = parameters(fresh(f"{wiring}(initialization={start})"))
+        expected = parameters(fresh(start))
+        matrices = [name for name in expected if "_proj" in name]
+        assert len(matrices) == 7 * 4
+        assert all(torch.equal(found[name], expected[name]) for name in matrices)
+
+
+@pytest.mark.parametrize("scheme", ["normal", "depth_scaled", "xavier"])
+@pytest.mark.parametrize("kind", ["pre", "deepnorm", "hyper(scale_output=true, {})"])
+def test_any_kind_takes_any_scheme_at_its_site(kind, scheme):
+    written = kind.format(f"initialization={scheme}") if "{}" in kind else f"{kind}(initialization={scheme})"
+    found, expected = parameters(fresh(f"{written}*2,pre*2")), parameters(fresh(initialization=scheme))
+    for name in (name for name in expected if "_proj" in name):
+        there = expected if ".layers.0." in name or ".layers.1." in name else parameters(fresh())
+        assert torch.equal(found[name], there[name]), name
+
+
+def test_a_crossed_start_is_drawn_after_loading_too():
+    for crossed in ("pre(initialization=deepnorm)", "deepnorm(initialization=xavier)"):
+        for name in ("starts", "save_and_load"):
+            CHECKS[name](Subject(crossed))
+
+
+def test_an_unknown_initialization_names_the_nearest():
+    with pytest.raises(
+        ValueError, match=r"layer 0, attention: unknown initialization 'deepnrom' \(did you mean 'deepnorm'"
+    ):
+        fresh("pre(initialization=deepnrom)")

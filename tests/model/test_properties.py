@@ -1,78 +1,22 @@
-"""What holds for every kind and every mix."""
+"""What holds for every kind and every mix beside the checks of ``resformer.checks``."""
 
-import copy
 import itertools
-import tempfile
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_helpers import BLOCKS, EVERY_KIND, MIXES, OPTIONS, VOCABULARY, build, tokens
+from model_helpers import EVERY_KIND, MIXES, OPTIONS, VOCABULARY, build, subject, tokens
 
 from resformer import ResformerConfig, ResformerForCausalLM
+from resformer.checks import CHECKS
 
-ALL = [*EVERY_KIND, *OPTIONS, *MIXES, *BLOCKS]
-every_kind = pytest.mark.parametrize("residual", ALL, ids=str)
 POSITIONS = pytest.mark.parametrize("position_embedding", ["rope", "learned", "none"])
-
-
-def greedy(model, ids, steps, mask=None):
-    """Without a cache: the whole sequence through the model for each new token."""
-    for _ in range(steps):
-        positions = None if mask is None else (mask.cumsum(-1) - 1).clamp(min=0)
-        logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
-        ids = torch.cat([ids, logits[:, -1:].argmax(-1)], dim=1)
-        mask = None if mask is None else torch.nn.functional.pad(mask, (0, 1), value=1)
-    return ids
-
-
-def assert_generation_with_cache_equals_full_forward(residual, **options):
-    model, ids = build(residual, **options), tokens()
-    generated = model.generate(ids, max_new_tokens=8, do_sample=False)
-    assert torch.equal(generated, greedy(model, ids, 8))
-
-
-@every_kind
-def test_generation_with_cache_equals_full_forward(residual):
-    assert_generation_with_cache_equals_full_forward(residual)
 
 
 @POSITIONS
 def test_generation_for_every_position_embedding(position_embedding):
-    assert_generation_with_cache_equals_full_forward("pre", position_embedding=position_embedding)
-
-
-def assert_chunked_prefill_equals_one_forward(model):
-    model, ids = model.double(), tokens(length=15)
-    whole = model(input_ids=ids, use_cache=False).logits
-    cache, parts = None, []
-    for chunk in ids.split([4, 1, 7, 3], dim=1):
-        output = model(input_ids=chunk, past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
-        parts.append(output.logits)
-    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-6, rtol=1e-6)
-
-
-@every_kind
-def test_chunked_prefill_equals_one_forward(residual):
-    assert_chunked_prefill_equals_one_forward(build(residual))
-
-
-def assert_left_padding_changes_no_logits(model):
-    """The row alone, and behind four padded places beside a longer one."""
-    model, short, long = model.double(), tokens(1, 5), tokens(1, 9, seed=1)
-    batch = torch.cat([torch.nn.functional.pad(short, (4, 0), value=0), long])
-    mask = (torch.arange(9) >= torch.tensor([[4], [0]])).long()
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    together = model(input_ids=batch, attention_mask=mask, position_ids=positions, use_cache=False).logits
-    for row, alone in ((together[:1, 4:], short), (together[1:], long)):
-        torch.testing.assert_close(row, model(input_ids=alone, use_cache=False).logits, atol=1e-6, rtol=1e-6)
-
-
-@every_kind
-def test_left_padding_changes_no_logits(residual):
-    assert_left_padding_changes_no_logits(build(residual))
+    CHECKS["cache"](subject(position_embedding=position_embedding))
 
 
 @pytest.mark.parametrize("residual", ["pre", "post", *MIXES], ids=str)
@@ -85,104 +29,6 @@ def test_left_padding_changes_nothing(residual, position_embedding):
     together = model.generate(batch, attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0)
     assert torch.equal(together[0, 9:], model.generate(short, max_new_tokens=6, do_sample=False)[0, 5:])
     assert torch.equal(together[1, 9:], model.generate(long, max_new_tokens=6, do_sample=False)[0, 9:])
-
-
-def assert_no_token_sees_a_later_one(model):
-    model = model.double()
-    embedded = model.model.embed_tokens(tokens(1, 10)).detach().requires_grad_()
-    logits = model(inputs_embeds=embedded, use_cache=False).logits
-    for position in (0, 4, 9):
-        (gradient,) = torch.autograd.grad(logits[0, position].sum(), embedded, retain_graph=True)
-        seen = gradient[0].abs().amax(-1) > 0
-        assert seen[position], "a token must at least see itself"
-        assert not seen[position + 1 :].any()
-        if position:
-            assert seen[:position].all()
-
-
-@every_kind
-def test_no_token_sees_a_later_one(residual):
-    assert_no_token_sees_a_later_one(build(residual))
-
-
-# GPAS leaves out a part of the gradient on purpose.
-@pytest.mark.parametrize("residual", [kind for kind in ALL if kind != "pre(gpas=true)"], ids=str)
-def test_gradients_are_those_of_the_loss(residual):
-    """The directional derivative by central differences, in float64."""
-    model, ids = build(residual).double(), tokens()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    generator = torch.Generator().manual_seed(2)
-    direction = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in parameters]
-
-    def loss(step):
-        with torch.no_grad():
-            for p, d in zip(parameters, direction, strict=True):
-                p.add_(d, alpha=step)
-        return model(input_ids=ids, labels=ids).loss
-
-    gradients = torch.autograd.grad(loss(0.0), parameters)
-    expected = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True))
-    size = 2e-8  # small, or a ReLU somewhere turns within the step
-    plus, minus = loss(size), loss(-2 * size)
-    assert (plus - minus).item() / (2 * size) == pytest.approx(expected.item(), rel=2e-5)
-
-
-def assert_rows_of_a_batch_do_not_meet(model):
-    model, ids = model.double(), tokens(4)
-    order = torch.tensor([2, 0, 3, 1])
-    torch.testing.assert_close(model(input_ids=ids[order]).logits, model(input_ids=ids).logits[order])
-
-
-@every_kind
-def test_rows_of_a_batch_do_not_meet(residual):
-    assert_rows_of_a_batch_do_not_meet(build(residual))
-
-
-def assert_save_and_load_are_bit_equal(model, folder):
-    from transformers import AutoModelForCausalLM
-
-    ids = tokens()
-    model.save_pretrained(folder)
-    loaded = AutoModelForCausalLM.from_pretrained(folder)
-    assert torch.equal(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
-    assert loaded.config.residual == model.config.residual
-    if model.config.tie_word_embeddings:
-        assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
-
-
-@every_kind
-def test_save_and_load_are_bit_equal(residual, tmp_path):
-    assert_save_and_load_are_bit_equal(build(residual), tmp_path)
-
-
-def assert_gradient_checkpointing_changes_nothing(model):
-    model, ids, gradients = model.train(), tokens(), []
-    for checkpointing in (False, True):
-        if checkpointing:
-            model.activation_checkpointing_enable()
-        torch.manual_seed(1)
-        model.zero_grad()
-        model(input_ids=ids, labels=ids).loss.backward()
-        gradients.append([p.grad.clone() for p in model.parameters()])
-    for a, b in zip(*gradients, strict=True):
-        assert torch.equal(a, b)
-
-
-@every_kind
-def test_gradient_checkpointing_changes_nothing(residual):
-    assert_gradient_checkpointing_changes_nothing(build(residual, hidden_dropout=0.2))
-
-
-@every_kind
-def test_copies_are_independent(residual):
-    model, ids = build(residual), tokens()
-    before = model(input_ids=ids).logits
-    twin = copy.deepcopy(model)
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            parameter.add_(1)
-    assert torch.equal(model(input_ids=ids).logits, before)
-    assert not torch.equal(twin(input_ids=ids).logits, before)
 
 
 DEEP = [*EVERY_KIND, *(pytest.param(options, marks=pytest.mark.slow) for options in OPTIONS)]
@@ -231,7 +77,7 @@ def test_hidden_states_are_one_stream_before_and_after_each_block():
 
 
 @pytest.mark.parametrize("residual", DEEP)
-def test_compiled_blocks_share_graphs(residual, monkeypatch):
+def test_compiled_blocks_share_graphs(residual):
     """Six blocks of one kind must not compile six times: depth constants are buffers, not numbers.
 
     The first, the inner and the last block of a segment differ; with a kept middle so do the middle one, the next,
@@ -263,15 +109,7 @@ patterns = st.lists(by_sublayer | whole_blocks, min_size=1, max_size=3).map(lamb
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(patterns)
-def test_every_property_holds_for_any_mix(residual):
-    def model(**options):
-        return build(residual, num_hidden_layers=len(residual), **options)
-
-    assert_generation_with_cache_equals_full_forward(residual, num_hidden_layers=len(residual))
-    assert_chunked_prefill_equals_one_forward(model())
-    assert_left_padding_changes_no_logits(model())
-    assert_no_token_sees_a_later_one(model())
-    assert_rows_of_a_batch_do_not_meet(model())
-    assert_gradient_checkpointing_changes_nothing(model(hidden_dropout=0.2))
-    with tempfile.TemporaryDirectory() as folder:
-        assert_save_and_load_are_bit_equal(model(), folder)
+def test_every_check_holds_for_any_mix(residual):
+    mix = subject(residual, num_hidden_layers=len(residual))
+    for name in ("cache", "padding", "causality", "rows", "checkpointing", "save_and_load", "precision"):
+        CHECKS[name](mix)
