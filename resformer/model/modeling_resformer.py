@@ -1,5 +1,6 @@
 """A GPT-style decoder: branches (attention, MLP), and residual connections that wire them together."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from .configuration_resformer import ResformerConfig
 from .initialization import Normal, draw, draw_starts, name_modules, usual
 from .losses import IGNORED, linear_cross_entropy, softcap
 from .normalization import NORM_CLASSES, make_norm
+from .operations import Operations
 from .residual import OptimizerHint, Residual, State
 from .shipping import write_custom_code
 from .specification import build
@@ -332,16 +334,30 @@ class ResformerForCausalLM(ResformerPreTrainedModel, GenerationMixin):
         return hints
 
     def floating_point_operations_per_token(self, sequence_length: int) -> int:
-        """Of forward and backward, in the manner of PaLM (Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
+        """Of forward and backward, the mean over a sequence, as torch dispatches them (``operations.Operations``).
 
-        Six for each weight that multiplies (embeddings look up, and do not), and the attention over
-        ``sequence_length`` tokens.
+        Matrix products, which are those of PaLM's convention (Chowdhery et al. 2022, arXiv:2204.02311, appendix B: six
+        for each weight that multiplies, and the whole square of the attention), and what a connection does beside them:
+        maps of every stream, mixing, gates. Dropout and recomputation do not count. A connection that asks for numbers,
+        which nothing has here, gets PaLM's convention.
+
+        Args:
+            sequence_length: in tokens.
         """
-        looked_up = {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)} - {id(self.lm_head.weight)}
-        multiplied = sum(p.numel() for p in self.parameters() if id(p) not in looked_up)
         config = self.config
-        attention = 12 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * sequence_length
-        return 6 * multiplied + attention
+        read_out = 6 * config.widths()[-1] * config.vocab_size
+        with torch.device("meta"):
+            twin = ResformerModel._from_config(copy.deepcopy(config), attn_implementation="sdpa").eval()
+            ids = torch.empty(1, sequence_length, dtype=torch.long)
+            try:
+                with Operations() as counted:
+                    hidden_states = twin(input_ids=ids, use_cache=False).last_hidden_state
+                    hidden_states.backward(torch.empty_like(hidden_states))
+            except (NotImplementedError, RuntimeError):
+                weights = twin.num_parameters() - twin.embed_tokens.weight.numel()
+                heads = config.num_hidden_layers * config.num_attention_heads * config.head_dim
+                return 6 * weights + 12 * heads * sequence_length + read_out
+        return counted.total // sequence_length + read_out
 
 
 ResformerModel.register_for_auto_class("AutoModel")
