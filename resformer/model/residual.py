@@ -195,7 +195,7 @@ class Residual(nn.Module):
     """Whether the stream may leave wider or narrower than it arrives."""
     norms_sum: ClassVar[bool] = False
     """Whether a norm stands on the sum of skip and branch: ``gpas`` then scales ``self.skip(h)``, before it."""
-    returns_what_entered: ClassVar[bool] = True
+    returns_what_entered: bool = True
     """Whether ``exit(enter(h)) = h``; not where the method's exit reads through a norm or a matrix of its own."""
     gate_closes: bool = False
     """Whether a gate stands between stream and branch: closed, it lets the stream pass as it came."""

@@ -37,6 +37,7 @@ class X0Mix(Residual):
         normed = init == "nanochat" and site.begins_segment
         self.norm_x0 = make_norm(config) if normed else nn.Identity()
         self.begins_normed = normed and site.index == 0
+        self.returns_what_entered = not self.begins_normed
         self.mixes = site.begins_block
         self.a = parameter(1, start=a) if self.mixes else None
         self.b = parameter(1, start=b) if self.mixes else None
