@@ -1,5 +1,6 @@
 """What all programs have in common: flags, errors of one line, signals and exit codes."""
 
+import builtins
 import ctypes
 import os
 import re
@@ -20,6 +21,10 @@ DONE, FAILED, BAD_INPUT, DIVERGED = 0, 1, 2, 3
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 """Exit codes by signal."""
 
+_HERE = Path(__file__).parent
+RECIPES = next(folder for folder in (_HERE / "recipes", _HERE.parent / "recipes") if (folder / "train.py").exists())
+"""The programs: inside the package where it is installed, beside it in a clone."""
+
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
@@ -33,13 +38,15 @@ class ConfigFile(ActionConfigFile):
             raise ValueError(f"{option_string} {values}: {one_line(error, parser)}") from error
 
 
-def parser_of(described: Callable | type, program: str, description: str) -> ArgumentParser:
+def parser_of(
+    described: Callable | type, program: str, description: str, skip: set[str] | None = None
+) -> ArgumentParser:
     """A parser of the arguments of a function or the fields of a dataclass: each a flag with its type, default and
-    documentation, or a dotted key of ``--config FILE``."""
+    documentation, or a dotted key of ``--config FILE``; those of ``skip`` are left out."""
     parser = ArgumentParser(prog=program, description=description, exit_on_error=False)
     parser.add_argument("--config", action=ConfigFile, help="YAML file of the keys below; later flags win")
     if isinstance(described, type):
-        parser.add_class_arguments(described, None)
+        parser.add_class_arguments(described, None, skip=set(skip or ()))
     else:
         parser.add_function_arguments(described)
     for action in parser._actions:  # where a key is true or false, the flag alone means true
@@ -135,6 +142,11 @@ def apart(function: Callable, *arguments: Any) -> None:
         print(f"warning: {function.__name__} failed ({how}); all else is done", file=sys.stderr)
     else:
         print(found.stderr, end="", file=sys.stderr)
+
+
+def is_watched() -> bool:
+    """Whether somebody may look at a progress bar: at a terminal, or in a notebook."""
+    return sys.stderr.isatty() or hasattr(builtins, "__IPYTHON__")
 
 
 def parent() -> psutil.Process:

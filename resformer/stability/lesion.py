@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from .layouts import block_streams, layout, loss_of, silenced
 from .measure import Batch

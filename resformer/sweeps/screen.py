@@ -10,8 +10,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from tqdm.auto import tqdm
 
 from ..data import Corpus
+from ..programs import is_watched
 from .analysis import analyse
 from .inference import Estimate
 from .plan import Plan
@@ -56,9 +58,15 @@ def print_plan(sweep: Sweep, data: Mapping[tuple[str, str], Corpus], state: Stat
 
 @contextlib.contextmanager
 def live(sweep: Sweep, slots: int) -> Iterator[Callable[[State], None]]:
-    """A function to call with the state whenever it may have changed; silent where there is no terminal."""
+    """A function to call with the state whenever it may have changed; silent where nobody looks."""
     if not on_a_terminal():
-        yield lambda state: None
+        with tqdm(unit="trial", disable=not is_watched()) as bar:  # in a notebook
+
+            def follow(state: State) -> None:
+                bar.total, bar.n = len(state.trials), len(state.outcomes)
+                bar.refresh()
+
+            yield follow
         return
     started = time.perf_counter()
     with Live(console=_console(), auto_refresh=False, transient=True) as display:

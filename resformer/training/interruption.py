@@ -17,7 +17,8 @@ class Interruption:
     knows no signals in others).
 
     At once, as long as nothing would be lost; between ``defer`` and ``end_at_once`` the signal is remembered, so that
-    the loop can save before it ends. A second signal ends the process there and then, whatever it is doing.
+    the loop can save before it ends. A second signal ends the program there and then, whatever it is doing, or, in a
+    notebook, the loop.
     """
 
     def __init__(self) -> None:
@@ -38,6 +39,8 @@ class Interruption:
 
     def _note(self, number, frame) -> None:
         if self.exit_code:
+            if self.before.get(number) is signal.default_int_handler:  # not a program's but a person's own process
+                raise KeyboardInterrupt
             os._exit(INTERRUPTED[number])
         self.exit_code = INTERRUPTED[number]
         if not self.deferred:

@@ -2,15 +2,15 @@
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ..files import null_where_not_finite, write_atomically
+from ..programs import is_watched
 
 
 class MetricsLog:
@@ -32,7 +32,7 @@ class MetricsLog:
         self.file: Any = None
         self.rewind(lines)
         self.bar = tqdm(
-            total=max_steps, initial=step, unit="step", disable=not (self.main and sys.stderr.isatty()), leave=False
+            total=max_steps, initial=step, unit="step", disable=not (self.main and is_watched()), leave=False
         )
         self.tokens_at: int | None = None
         self.clock = time.perf_counter()

@@ -26,10 +26,11 @@ _VOCABULARY = 256
 
 @dataclass
 class Target:
-    """Attributes: the model in float32; where its results go; the folder with its tokenizer, if any; the ``data.*`` of
-    its run, if any; the configuration that it is, if it has seen no training; the run it belongs to, if any; the
-    checkpoint of these weights that holds its optimisers' states, if any."""
+    """Attributes: what it is called in captions; the model in float32; where its results go; the folder with its
+    tokenizer, if any; the ``data.*`` of its run, if any; the configuration that it is, if it has seen no training; the
+    run it belongs to, if any; the checkpoint of these weights that holds its optimisers' states, if any."""
 
+    name: str
     model: PreTrainedModel
     out: Path
     tokenizer: Path | None
@@ -72,7 +73,9 @@ class Target:
                 "its own there with save_pretrained"
             )
 
-    def data_config(self, source: str | None, sequence_length: int | None) -> DataConfig:
+    def data_config(
+        self, source: str | None = None, tokenizer: str | None = None, sequence_length: int | None = None
+    ) -> DataConfig:
         """The text of the probe batch: the run's own, or ``source``.
 
         Raises:
@@ -81,11 +84,11 @@ class Target:
         known = {field.name for field in dataclasses.fields(DataConfig)}
         options = {name: value for name, value in (self.data or {}).items() if name in known}
         if source is None and not options:
-            raise ValueError("the checkpoint lies in no run, so its text is not known; give --source")
+            raise ValueError(f"{self.name} lies in no run, so its text is not known; give a source of text")
         if source is not None:
             options["source"] = source
-        if self.tokenizer is not None:
-            options["tokenizer"] = str(self.tokenizer)
+        if tokenizer is not None or self.tokenizer is not None:
+            options["tokenizer"] = tokenizer or str(self.tokenizer)
         if sequence_length is not None:
             options["sequence_length"] = sequence_length
         config = DataConfig(**options)
@@ -109,17 +112,38 @@ class Target:
         return ResformerConfig(**kept)
 
 
-def open_target(name: str, seed: int = 0) -> Target:
-    """Raises ValueError, one line, if ``name`` is neither a run, nor a checkpoint, nor a configuration."""
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        return _untrained(path, seed)
+def open_target(what: str | Path | PreTrainedModel | ResformerConfig | RunConfig, seed: int = 0) -> Target:
+    """What there is to look at: a model, a configuration, or the folder or file of either.
+
+    Args:
+        seed: of the initial weights of a configuration.
+
+    Raises:
+        ValueError: one line, if ``what`` is neither a run, nor a checkpoint, nor a configuration.
+    """
+    if isinstance(what, PreTrainedModel):
+        beside = Path(what.name_or_path or "") if what.name_or_path else None
+        tokenizer = beside if beside is not None and beside.is_dir() and _has_tokenizer(beside) else None
+        name = type(what).__name__
+        return Target(name, what.float().eval(), Path("runs") / "probes" / name, tokenizer, None)
+    if isinstance(what, ResformerConfig):
+        torch.manual_seed(seed)
+        name = f"{what.residual}"
+        return Target(name, ResformerForCausalLM(what).eval(), Path("runs") / "probes" / "config", None, None)
+    if isinstance(what, RunConfig):
+        return _untrained(what, what.run_dir, Path(what.run_dir) / "probes", seed)
+    if Path(what).suffix in (".yaml", ".yml"):
+        return _untrained(read_config(Path(what)), str(what), Path("runs") / "probes" / Path(what).stem, seed)
+    return _trained(Path(what))
+
+
+def _trained(path: Path) -> Target:
     if not path.is_dir():
-        raise ValueError(f"{name} is no folder; give a run, a checkpoint, or a configuration in YAML")
+        raise ValueError(f"{path} is no folder; give a run, a checkpoint, or a configuration in YAML")
     run = next((folder for folder in (path, *path.resolve().parents[:2]) if (folder / "config.yaml").exists()), None)
     folder = path if (path / "config.json").exists() else _newest(path)
     if folder is None:
-        raise ValueError(f"{name} is no checkpoint (no config.json), nor a run with one; give the folder of either")
+        raise ValueError(f"{path} is no checkpoint (no config.json), nor a run with one; give the folder of either")
     if (folder / CHECKSUMS).exists() and (wrong := damage(folder)):
         raise ValueError(f"{folder} is damaged: {wrong}; give another checkpoint")
     data = read_yaml(run / "config.yaml").get("data") if run else None
@@ -133,7 +157,8 @@ def open_target(name: str, seed: int = 0) -> Target:
     checkpoint = newest_whole(run) if run and folder == run / "model" else folder
     if checkpoint is not None and not (checkpoint / OPTIMIZERS).exists():
         checkpoint = None
-    return Target(model, out, folder if _has_tokenizer(folder) else None, data, run=run, checkpoint=checkpoint)
+    tokenizer = folder if _has_tokenizer(folder) else None
+    return Target(str(path), model, out, tokenizer, data, run=run, checkpoint=checkpoint)
 
 
 def _has_tokenizer(folder: Path) -> bool:
@@ -149,9 +174,7 @@ def _newest(path: Path) -> Path | None:
     return newest_whole(path)
 
 
-def _untrained(path: Path, seed: int) -> Target:
-    config = read_config(path)
+def _untrained(config: RunConfig, name: str, out: Path, seed: int) -> Target:
     torch.manual_seed(seed)
     model = ResformerForCausalLM(config.model_config(vocab_size=_VOCABULARY)).eval()
-    data = dataclasses.asdict(config.data)
-    return Target(model, Path("runs") / "probes" / path.stem, None, data, untrained=config)
+    return Target(name, model, out, None, dataclasses.asdict(config.data), untrained=config)

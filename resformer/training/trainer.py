@@ -11,7 +11,7 @@ import torch
 from ..data import load_corpus, training_batches
 from ..keys import flat
 from ..model import ResformerForCausalLM
-from ..programs import DIVERGED, DONE
+from ..programs import DIVERGED, DONE, is_watched
 from . import checkpoints, finishing, nonfinite, resuming, setup, sharding
 from .config import RunConfig
 from .evaluation import bits_per_byte, evaluate
@@ -42,7 +42,7 @@ class Trainer:
         self.accelerator = make_accelerator(config.run_dir, config.trackers, config.train.patience)
         self.micro_batch_size = setup.micro_batch_size(config, self.accelerator)
         self.accumulation = config.train.batch_size // (self.micro_batch_size * self.accelerator.num_processes)
-        self.corpus = load_corpus(config.data, show_progress=sys.stderr.isatty())  # one process fills the cache
+        self.corpus = load_corpus(config.data, show_progress=is_watched())  # one process fills the cache
         self.model = self.build_model()
         self.optimizers = self.build_optimizers()
         self.progress = checkpoints.Progress()

@@ -2,7 +2,6 @@
 
 import math
 import runpy
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -17,11 +16,8 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "probe.py"
 
 def probe(*arguments) -> int:
     """The program's ``main``, which raises what ``run_program`` prints as one line."""
-    before, sys.argv = sys.argv, ["probe.py", *map(str, arguments)]
-    try:
-        return runpy.run_path(str(RECIPE))["main"]()
-    finally:
-        sys.argv = before
+    code: int = runpy.run_path(str(RECIPE))["main"]([str(word) for word in arguments])
+    return code
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +85,7 @@ def test_a_configuration_takes_other_probes_on_its_own_text(saved, tmp_path, mon
         (("empty",), "no checkpoint"),
         (("missing.yaml",), "missing.yaml"),
         (("ours", "--probes", "lesoin"), "'lesoin'"),
-        (("ours", "--probes", "lens"), "--source"),
+        (("ours", "--probes", "lens"), "give a source"),
         (("theirs", "--probes", "reuse"), "lesion, lens, landscape, curvature"),
         (("theirs", "--probes", "init"), "needs a resformer"),
         (

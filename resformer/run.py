@@ -1,0 +1,240 @@
+"""A run in a line of Python: train it, or open its folder, and look at what it left."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from .files import read_yaml
+from .keys import flat, full_names
+from .programs import INTERRUPTED
+from .training import RunConfig, Trainer, read_config, run_config
+from .training.resuming import newest_whole
+
+if TYPE_CHECKING:
+    from .display import Figures
+
+_OF_THIS_MACHINE = ("run_dir", "resume", "trackers")
+
+
+class Run:
+    """The files of a run, finished or not. What they say is read anew at every look.
+
+    Args:
+        folder: its ``run_dir``.
+
+    Raises:
+        ValueError: one line, if no run is there.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        if not (self.folder / "config.yaml").exists():
+            raise ValueError(f"{folder} is no run's folder (it has no config.yaml); give the run_dir of a run")
+
+    @property
+    def config(self) -> RunConfig:
+        """Every key, resolved."""
+        return read_config(self.folder / "config.yaml")
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row for each logged step: ``step``, ``tokens``, ``loss`` and ``val_loss`` in nats per token, ...; empty
+        before the first."""
+        file = self.folder / "metrics.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        rows = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half written
+        return pd.DataFrame(rows, columns=None if rows else ["step", "tokens"])
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """The stream by depth and time: ``step``, ``layer`` (-1: the embedding, or the whole model), ``sublayer``,
+        ``metric``, ``value``.
+
+        Raises:
+            ValueError: one line, if the recorder was off or has not looked yet.
+        """
+        file = self.folder / "layers.parquet"
+        if not file.exists():
+            off = self.config.train.record_every == 0
+            why = "its recorder was off (train.record_every 0)" if off else "its recorder has not looked yet"
+            raise ValueError(f"{self.folder} has no layers.parquet: {why}")
+        return pd.read_parquet(file)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """summary.json: how the run ended and what came out; empty while it is under way."""
+        file = self.folder / "summary.json"
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return found
+
+    @property
+    def model_folder(self) -> Path:
+        """Of the final weights, or of the newest whole checkpoint before there are any.
+
+        Raises:
+            ValueError: one line, if there is neither.
+        """
+        folder = self.folder / "model"
+        found = folder if (folder / "config.json").exists() else newest_whole(self.folder)
+        if found is None:
+            raise ValueError(f"{self.folder} holds no model yet: neither model/ nor a whole checkpoint")
+        return found
+
+    def model(self, **options: Any) -> PreTrainedModel:
+        """The final model, or that of the newest checkpoint, in eval mode.
+
+        Args:
+            options: of ``from_pretrained``: ``dtype``, ``device_map``, ...
+        """
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.model_folder, **options)
+        return model.eval()
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that the run was trained with."""
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.model_folder)
+        return found
+
+    def figures(self) -> Figures:
+        """The figures of the run's page, by name, as Altair charts.
+
+        Raises:
+            ValueError: one line, if the recorder was off.
+        """
+        from .display import Figures
+        from .report.run_data import read_run
+        from .report.run_figures import figures
+
+        return Figures(figures(read_run(self.folder)))
+
+    def __repr__(self) -> str:
+        summary = self.summary
+        loss = f", held-out loss {summary['val_loss']:.4f}" if summary.get("val_loss") is not None else ""
+        return f"Run({str(self.folder)!r}: {summary.get('status', 'under way')}{loss})"
+
+    def _repr_html_(self) -> str:
+        from .display import facts
+
+        summary = self.summary
+        spikes = summary.get("spikes", {}).get("loss")
+        shown = {
+            "residual": flat(read_yaml(self.folder / "config.yaml")).get("model.residual"),
+            "status": summary.get("status", "under way"),
+            "end state": summary.get("end_state"),
+            "optimiser steps": summary.get("step"),
+            "held-out loss, nats per token": summary.get("val_loss"),
+            "held-out text, bits per byte": summary.get("val_bits_per_byte"),
+            "spikes of the loss": None if spikes is None else len(spikes),
+            "parameters": summary.get("parameters"),
+            "tokens": summary.get("tokens"),
+            "seconds": summary.get("wall_seconds"),
+        }
+        return facts(str(self.folder), shown)
+
+
+def open_run(folder: str | Path) -> Run:
+    """The run whose ``run_dir`` is ``folder``, finished or not. Raises ValueError, one line, if no run is there."""
+    return Run(folder)
+
+
+def train(config: RunConfig | Mapping[str, Any] | str | Path | None = None, **keywords: Any) -> Run:
+    """Train a model, or go on from where the same call stood before; what recipes/train.py does.
+
+    Args:
+        config: a ``RunConfig``, nested or dotted keys, or a YAML file; by default what recipes/train.py starts from.
+        keywords: keys of ``RunConfig`` that win over it: by their last name alone where only one key has it
+            (``residual=...``, ``max_steps=200``), as a group (``schedule={"name": "wsd"}``), or dotted in ``**{...}``.
+            Where nothing says ``run_dir``, it is a folder under ``runs/`` that the configuration names.
+
+    Returns:
+        The run, also where it diverged: ``summary`` says how it ended.
+
+    Raises:
+        ValueError: one line, for a run that cannot be, before its first file is written.
+        OSError: if its files cannot be written.
+        KeyboardInterrupt: if it was interrupted; everything up to there is saved, and the same call goes on.
+    """
+    chosen = as_run_config(config, keywords)
+    with _undisturbed():
+        trainer = Trainer(chosen)
+        try:
+            code = trainer.train()
+        except SystemExit as error:  # interrupted where there was nothing to save
+            code = error.code  # type: ignore[assignment]
+        if code == INTERRUPTED[signal.SIGINT]:
+            raise KeyboardInterrupt(f"interrupted at step {trainer.progress.step}; the same call goes on from there")
+        if code == INTERRUPTED[signal.SIGTERM]:
+            sys.exit(code)
+        write_page(trainer)
+    return Run(trainer.folder)
+
+
+def write_page(trainer: Trainer) -> None:
+    """The run's page, where there was something to record."""
+    if trainer.accelerator.is_main_process and trainer.config.train.record_every:
+        from .report.run_page import show_run_page
+
+        show_run_page(trainer.folder)
+
+
+def as_run_config(config: RunConfig | Mapping[str, Any] | str | Path | None, keywords: Mapping[str, Any]) -> RunConfig:
+    """One configuration from what ``train`` is given. Raises ValueError, one line, as ``train`` does."""
+    keys = flat(RunConfig().as_dict())
+    if isinstance(config, RunConfig):
+        told = _without_what_follows(flat(config.as_dict()))
+    elif isinstance(config, (str, Path)):
+        read_config(Path(config))  # what is wrong with the file is said with its name
+        told = flat(read_yaml(Path(config)))
+    else:
+        told = full_names(config or {}, keys)
+    told |= full_names(keywords, keys)
+    found = run_config(told)
+    if "run_dir" not in told:
+        found.run_dir = _folder_of(found)
+    return found
+
+
+def _without_what_follows(told: dict[str, Any]) -> dict[str, Any]:
+    """Without the keys that have the value that follows from another one, lest they stand when that one is changed."""
+    follows = dict.fromkeys(("init_seed", "data_seed", "dropout_seed"), told["seed"])
+    follows["train.on_nonfinite"] = "stop" if told["train.on_divergence"] == "stop" else "skip"
+    return {key: value for key, value in told.items() if key not in follows or value != follows[key]}
+
+
+def _folder_of(config: RunConfig) -> str:
+    """The same configuration, the same folder; another one, another."""
+    keys = {key: value for key, value in flat(config.as_dict()).items() if key not in _OF_THIS_MACHINE}
+    digest = hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:8]
+    residual = re.sub(r"[^A-Za-z0-9]+", "-", str(keys["model.residual"])).strip("-")[:40]
+    return f"runs/{residual}-{digest}"
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What a run sets for its whole process is put back: threads, random numbers, progress bars, accelerate's state."""
+    threads, bars = torch.get_num_threads(), logging.is_progress_bar_enabled()
+    held = {kind: dict(kind._shared_state) for kind in (PartialState, AcceleratorState, GradientState)}
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            if bars:
+                logging.enable_progress_bar()
+            for kind, state in held.items():
+                kind._shared_state.clear()
+                kind._shared_state.update(state)

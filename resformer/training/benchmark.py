@@ -1,0 +1,132 @@
+"""What a training step takes: as one writes it by hand, in the trainer's own loop, and under the recorder's looks."""
+
+import contextlib
+import copy
+import io
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from ..data import DataConfig
+from ..model import ResformerConfig, ResformerForCausalLM
+from .config import RunConfig, TrainConfig, run_config
+from .launch import default_precision
+from .setup import run_folder
+from .trainer import Trainer
+
+_UNTIMED = 2
+
+
+def step_times(kinds: list[str], shape: dict[str, Any], batch_size: int, steps: int) -> pd.DataFrame:
+    """Whole training steps of each kind, of transformers' Llama of equal shape, and of the trainer's loop with ``pre``.
+
+    Steps are interleaved (Llama, A, B, Llama, A, B, ...), and each ratio is taken within one round, so that a machine
+    whose speed drifts does not favour anyone.
+
+    Args:
+        shape: keys that Llama's configuration and ours share, ``max_position_embeddings`` as the sequence length.
+        steps: timed rounds, after two that are not.
+
+    Returns:
+        A row for each model, medians over the rounds: ``model``, ``parameters``, ``milliseconds``, ``to_llama``,
+        ``to_pre`` (nan where ``pre`` is not among the kinds).
+    """
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    models: dict[str, PreTrainedModel] = {"llama": LlamaForCausalLM(LlamaConfig(**shape))}
+    models |= {kind: ResformerForCausalLM(ResformerConfig(**shape, residual=kind)) for kind in kinds}
+    tokens = torch.randint(shape["vocab_size"], (batch_size, shape["max_position_embeddings"]), device=device)
+    with TemporaryDirectory() as folder, ready(_loop(shape, batch_size, steps, Path(folder))) as trainer:
+        arms: dict[str, Callable[[], object]] = {name: bare_step(model, tokens) for name, model in models.items()}
+        arms["loop"], models["loop"] = trainer.step, trainer.model
+        number = range(steps + _UNTIMED)
+        rounds = [{name: timed(arm) for name, arm in arms.items()} for _ in tqdm(number, disable=None)][_UNTIMED:]
+    rows = []
+    for name, model in models.items():
+        ratios = [
+            statistics.median(taken[name] / taken[base] for taken in rounds) if base in arms else float("nan")
+            for base in ("llama", "pre")
+        ]
+        rows.append((name, model.num_parameters(), 1e3 * statistics.median(taken[name] for taken in rounds), *ratios))
+    return pd.DataFrame(rows, columns=["model", "parameters", "milliseconds", "to_llama", "to_pre"])
+
+
+def recorder_cost(config: RunConfig, rounds: int) -> tuple[float, float]:
+    """What the recorder adds to a run: as a share of a step where it only watches, and in steps for each look.
+
+    Args:
+        config: of the run.
+        rounds: timed rounds of one step without it and four with it, after two that are not.
+    """
+    with TemporaryDirectory() as folder:
+        runs = {every: copy.deepcopy(config) for every in (0, 4)}
+        for every, run in runs.items():
+            run.train.record_every, run.run_dir = every, str(Path(folder, str(every)))
+            run.train.max_steps = 4 * (rounds + _UNTIMED)
+        with ready(runs[0]) as plain, ready(runs[4]) as watched:
+            taken = [
+                [timed(trainer.step) for trainer in (plain, watched, watched, watched, watched)]
+                for _ in tqdm(range(rounds + _UNTIMED), disable=None)
+            ][_UNTIMED:]
+    watch = statistics.median(second / bare - 1 for bare, _, second, *_ in taken)
+    look = statistics.median((before + at) / second - 2 for _, _, second, before, at in taken)  # two steps take part
+    return watch, look
+
+
+def bare_step(model: PreTrainedModel, tokens: torch.Tensor) -> Callable[[], None]:
+    """A training step as one writes it by hand: autocast, backward, clip, fused AdamW."""
+    torch.nn.Module.to(model, tokens.device)
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-3, fused=True)
+
+    def step() -> None:
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=default_precision() == "bf16"):
+            loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+@contextlib.contextmanager
+def ready(config: RunConfig) -> Iterator[Trainer]:
+    """A trainer with everything in place, whose next ``step`` is its first."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        trainer = Trainer(config)
+        with run_folder(config, trainer.accelerator):
+            trainer.begin()
+            trainer.model.train()
+            yield trainer
+            trainer.log.close()
+
+
+def timed(step: Callable[[], object]) -> float:
+    """Seconds."""
+    start = time.perf_counter()
+    step()
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter() - start
+
+
+def _loop(shape: dict[str, Any], batch_size: int, steps: int, folder: Path) -> RunConfig:
+    """A run of random text. Its optimiser is the bare step's, and nobody looks."""
+    letters = torch.randint(ord("a"), ord("z"), (64 * batch_size * shape["max_position_embeddings"],))
+    (folder / "text.txt").write_bytes(bytes(letters.tolist()))
+    length = shape["max_position_embeddings"]
+    data = DataConfig(
+        str(folder / "text.txt"), tokenizer="bytes", sequence_length=length, cache_dir=str(folder / "cache")
+    )
+    told = RunConfig(data=data, train=TrainConfig(max_steps=steps + _UNTIMED, batch_size=batch_size, record_every=0))
+    values = told.as_dict() | {"run_dir": str(folder / "run")}
+    values["model"] |= {name: value for name, value in shape.items() if name != "vocab_size"} | {"residual": "pre"}
+    values["optimizer"] |= {"name": "adamw"}
+    return run_config(values)
