@@ -5,17 +5,12 @@ python recipes/sweep.py --config recipes/sweeps/quick.yaml [--dotted.key VALUE .
 The same command goes on with a sweep that was stopped. `--dry_run` prints the plan and what it costs.
 """
 
-from pathlib import Path
-
 from resformer.programs import run_program
-from resformer.sweeps.config import parse_sweep
-from resformer.sweeps.session import run_sweep
-
-PROGRAM = Path(__file__).with_name("train.py")
+from resformer.sweeps import parse_sweep, run_sweep
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return run_sweep(parse_sweep(arguments), Path(PROGRAM))
+    return run_sweep(parse_sweep(arguments)).exit_code
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .keys import flat, full_names
-from .programs import INTERRUPTED, RECIPES, parser_of, read_arguments
+from .programs import INTERRUPTED, parser_of, read_arguments
 from .sweeps.config import SweepConfig, parse_sweep
 from .sweeps.session import run_sweep
 
@@ -95,7 +95,7 @@ def sweep(config: SweepConfig | Mapping[str, Any] | str | Path | None = None, **
         KeyboardInterrupt: if it was interrupted; the same call goes on.
     """
     chosen = as_sweep_config(config, keywords)
-    code = run_sweep(chosen, RECIPES / "train.py")
+    code = run_sweep(chosen).exit_code
     if code == INTERRUPTED[signal.SIGINT]:
         raise KeyboardInterrupt(f"interrupted; the same call goes on with {chosen.sweep_dir}")
     if code == INTERRUPTED[signal.SIGTERM]:

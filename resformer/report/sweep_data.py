@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..sweeps import running
-from ..sweeps.analysis import Analysis, Result, analyse
-from ..sweeps.config import SweepConfig, parse_sweep
+from ..sweeps.analysis import Analysis, Result
 from ..sweeps.curves import depth_limit
 from ..sweeps.inference import poisson_rate
+from ..sweeps.outcomes import Outcome
+from ..sweeps.state import State
+from ..sweeps.state import read_sweep as read_state
 from ..sweeps.timing import STEPS
 from ..sweeps.trials import Sweep, Trial
 from .run_data import with_depth
@@ -27,7 +28,7 @@ class SweepReport:
     """All that the page of a sweep shows. ``depth``: the key of the grid that stands for depth, if there is one."""
 
     sweep: Sweep
-    state: running.State
+    state: State
     results: list[Result]
     analysis: Analysis
     plan: dict[str, Any]
@@ -50,7 +51,7 @@ class SweepReport:
     def recipe_hash(self) -> str:
         return hashlib.sha256(json.dumps(self.sweep.config.definition(), sort_keys=True).encode()).hexdigest()[:12]
 
-    def outcomes(self, arm: str, point: str, rate: float, seeds: list[int]) -> list[running.Outcome]:
+    def outcomes(self, arm: str, point: str, rate: float, seeds: list[int]) -> list[Outcome]:
         trials = [Trial(arm, point, rate, seed) for seed in seeds]
         return [self.state.outcomes[trial] for trial in trials if trial in self.state.outcomes]
 
@@ -227,12 +228,9 @@ def read_sweep(folder: Path) -> SweepReport:
             f"{folder} is no folder of a sweep (it has no sweep.yaml) nor of a run (it has no layers.parquet); give "
             "the sweep_dir of a sweep or the run_dir of a run"
         )
-    config: SweepConfig = parse_sweep(["--config", str(file), "--sweep_dir", str(folder)])
-    sweep = Sweep(config)
-    state = running.load(sweep)
-    results = state.results
+    state = read_state(folder)
     plan, steps = _read(folder / "plan.json"), _read(folder / STEPS).get("steps", [])
-    return SweepReport(sweep, state, results, analyse(results, sweep.rules()), plan, steps)
+    return SweepReport(state.sweep, state, state.results, state.analysis(), plan, steps)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -246,7 +244,7 @@ def _entry(entries: list[dict[str, Any]], arm: str, point: str) -> dict[str, Any
     return next((entry for entry in entries if (entry["arm"], entry["point"]) == (arm, point)), {})
 
 
-def _olmo2(outcomes: list[running.Outcome]) -> float | None:
+def _olmo2(outcomes: list[Outcome]) -> float | None:
     """Mean over runs that were long enough to have one."""
     scores = [(outcome.summary.get("spikes") or {}).get("olmo2_score_loss_percent") for outcome in outcomes]
     return float(np.mean([s for s in scores if s is not None])) if any(s is not None for s in scores) else None

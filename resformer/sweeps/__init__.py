@@ -1,1 +1,7 @@
-"""Ablation sweeps: a definition, its trials, who runs them, and the statistics of what they found."""
+"""Fair comparisons: from a definition to trials, to statistics, to verdicts."""
+
+from .config import SweepConfig, parse_sweep
+from .session import run_sweep
+from .state import State, read_sweep
+
+__all__ = ["State", "SweepConfig", "parse_sweep", "read_sweep", "run_sweep"]

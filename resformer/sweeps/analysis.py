@@ -6,11 +6,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..stability.endstate import FAILED
 from . import curves
 from .inference import Estimate, holm, minimum_detectable_difference, t_estimate, tost
 from .verdict import Evidence, Verdict, decide, has_fired, is_null
-
-FAILED = ("stuck", "diverged")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ class LearningRates:
     """Of every arm at every point."""
     extend_by: int = 2
     """Rates that may be added at each point, for all its arms alike, while the best of some arm lies at the edge."""
+    multiples: list[float] = field(default_factory=list)
+    """Multiples of each arm's best rate at which its reporting seeds run as well, for example [2, 4]."""
 
 
 @dataclass
@@ -31,7 +33,11 @@ class Seeds:
     tuning: list[int] = field(default_factory=lambda: [1000])
     """Choose each arm's best learning rate; never reported."""
     reporting: list[int] = field(default_factory=lambda: [0, 1, 2])
-    """Reported, paired between arms."""
+    """Reported, paired between arms. More may be added at the end later, up to the last of the looks."""
+    looks: list[int] = field(default_factory=list)
+    """Numbers of reporting seeds at which verdicts are drawn, declared before the first run, for example [4, 8]; the
+    chance of a false verdict is shared out over them, and where nothing is left to decide the sweep ends early. By
+    default there is one look, at all of them."""
     reporting_rates: Literal["optimum", "all"] = "optimum"
     """Where the reporting seeds run: at the arm's own and the baseline's best rate, or at every rate."""
 
@@ -84,6 +90,11 @@ class ExecutorConfig:
     """Accelerators of one process; by default one where there are any."""
     retries: int = 2
     """Further attempts at a trial that ended for a reason outside the run."""
+    stall: float = 200.0
+    """A trial none of whose files has changed for as long as that many steps take is ended, which counts as an attempt;
+    0 never ends one."""
+    stall_seconds: float = 600.0
+    """It is never ended sooner than that: starting, compiling and evaluating write nothing."""
     address: str | None = None
     """Of a Ray cluster; by default one is started here."""
     slurm: dict[str, Any] = field(default_factory=dict)
@@ -109,6 +120,12 @@ class SweepConfig:
     controls: Controls = field(default_factory=Controls)
     statistics: Statistics = field(default_factory=Statistics)
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    program: str = "resformer.training:Trainer"
+    """What trains a trial, as my_module:MyTrainer: a subclass of the Trainer, or a function of a RunConfig that returns
+    the exit code of a run."""
+    on_difference: Literal["refuse", "rerun", "keep"] = "refuse"
+    """Where code, versions, device, precision or corpus differ from those of the sweep's first trial: do not go on, run
+    again what ran on others, or mix them, which every verdict that does then says."""
     keep: Literal["model", "all", "figures"] = "model"
     """Of a finished trial: its figures and final model, its checkpoints too, or its figures only."""
     dry_run: bool = False
@@ -130,6 +147,9 @@ class SweepConfig:
             raise ValueError(
                 f"seeds: {sorted(both)} stand under tuning and reporting; a seed that chose is not reported"
             )
+        self._check_looks()
+        if min(self.learning_rates.multiples, default=1.0) <= 0:
+            raise ValueError(f"learning_rates.multiples: {self.learning_rates.multiples} must be above 0")
         rates = self.learning_rates.grid
         if not rates or min(rates) <= 0 or len(set(rates)) < len(rates):
             raise ValueError(f"learning_rates.grid: {rates} must be different rates above 0")
@@ -157,10 +177,23 @@ class SweepConfig:
         for key, number in positive.items():
             if number is not None and number < 1:
                 raise ValueError(f"executor.{key} is {number}; it must be at least 1")
+        for key in ("stall", "stall_seconds", "retries"):
+            if not getattr(self.executor, key) >= 0:
+                raise ValueError(f"executor.{key} is {getattr(self.executor, key)}; it must be 0 or more")
+
+    def _check_looks(self) -> None:
+        looks, seeds = self.seeds.looks, len(self.seeds.reporting)
+        if looks != sorted(set(looks)) or min(looks, default=2) < 2:
+            raise ValueError(f"seeds.looks: {looks} must be different numbers of seeds, ascending, of at least 2")
+        if looks and seeds not in looks:
+            raise ValueError(f"seeds.reporting: there are {seeds}, and a look is taken at {looks}; give one of these")
 
     def definition(self) -> dict[str, Any]:
-        """What must not change while a sweep goes on: all but who runs it, where, and what is kept."""
-        free = {"executor", "sweep_dir", "keep", "dry_run"}
+        """What must not change while a sweep goes on: all but who runs it, where, and what is kept.
+
+        One thing may: ``seeds.reporting`` may grow at its end, to a number that ``seeds.looks`` declared.
+        """
+        free = {"executor", "sweep_dir", "keep", "dry_run", "on_difference"}
         told: dict[str, Any] = yaml.safe_load(yaml.safe_dump(plain(asdict(self)), sort_keys=False))
         return {key: value for key, value in told.items() if key not in free}
 

@@ -86,12 +86,17 @@ class LocalExecutor:
             except (EOFError, OSError):
                 code = worker.process.wait()
                 message = f"the worker was killed by {_signal_name(-code)}" if code < 0 else "the worker died"
-                answer = Ended(worker.job.name, code or 1, time.perf_counter() - worker.since, message)
+                answer = Ended(worker.job.name, code or 1, time.perf_counter() - worker.since, message, died=True)
                 self.workers.remove(worker)
             if isinstance(answer, Ended):
                 worker.job = None
                 ended.append(answer)
         return ended
+
+    def kill(self, name: str) -> None:
+        for worker in self.workers:
+            if worker.job is not None and worker.job.name == name:
+                worker.end(signal.SIGKILL)
 
     def stop(self, seconds: float = 30.0) -> None:
         for worker in self.workers:

@@ -60,8 +60,13 @@ class RayExecutor:
                 ended.append(self.ray.get(reference))
             except self.ray.exceptions.RayError as error:
                 message = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-                ended.append(Ended(job.name, 1, time.perf_counter() - since, message))
+                ended.append(Ended(job.name, 1, time.perf_counter() - since, message, died=True))
         return ended
+
+    def kill(self, name: str) -> None:
+        for reference, (job, _) in self.running.items():
+            if job.name == name:
+                self.ray.cancel(reference, force=True)
 
     def stop(self, seconds: float = 30.0) -> None:
         for reference in self.running:

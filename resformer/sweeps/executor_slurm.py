@@ -64,6 +64,11 @@ class SlurmExecutor:
         self.running = [entry for entry in self.running if entry not in done]
         return [_ended(*entry) for entry in done]
 
+    def kill(self, name: str) -> None:
+        for submitted, job, _ in self.running:
+            if job.name == name:
+                submitted.cancel(check=False)
+
     def stop(self, seconds: float = 30.0) -> None:
         for submitted, _, _ in self.running:
             with contextlib.suppress(Exception):
@@ -83,4 +88,4 @@ def _ended(submitted: Any, job: Job, since: float) -> Ended:
         return answer
     except Exception as error:  # submitit says everything with its own classes, and pickles the job's
         message = f"job {submitted.job_id}: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        return Ended(job.name, 1, time.perf_counter() - since, message)
+        return Ended(job.name, 1, time.perf_counter() - since, message, died=True)

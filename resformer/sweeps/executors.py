@@ -17,6 +17,9 @@ class Executor(Protocol):
     def wait(self, seconds: float) -> list[Ended]:
         """The jobs that ended since the last call; waits at most that long for one."""
 
+    def kill(self, name: str) -> None:
+        """End a running job there and then; ``wait`` says that it died."""
+
     def stop(self, seconds: float = 30.0) -> None:
         """Ask all running jobs to save and end, and wait that long before ending them."""
 

@@ -19,12 +19,13 @@ _DIFFERENT = 1e-3
 @dataclass(frozen=True)
 class Ledger:
     """Of one arm at one point: ``parameters``, those outside embeddings, floating-point operations per token (forward
-    and backward), and ``tokens`` of one run."""
+    and backward), ``tokens`` of one run, and its ``residual`` as written."""
 
     parameters: int
     non_embedding: int
     flops_per_token: int
     tokens: int
+    residual: str
 
 
 def ledger(config: RunConfig, corpus: Corpus) -> Ledger:
@@ -38,6 +39,7 @@ def ledger(config: RunConfig, corpus: Corpus) -> Ledger:
         parameters - sum(tables.values()),
         model.floating_point_operations_per_token(config.data.sequence_length),
         config.train.max_steps * config.train.batch_size * config.data.sequence_length,
+        str(model.config.residual),
     )
 
 

@@ -1,7 +1,6 @@
 """What a trial's files say: whether it is finished, how it ended, what it cost."""
 
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,10 +12,11 @@ import numpy as np
 import yaml
 
 from ..files import write_atomically
-from .analysis import FAILED, Result
+from ..stability.endstate import FAILED, end_state_of, is_degraded
+from .analysis import Result
+from .provenance import Facts, of_a_trial
 from .trials import Trial
 
-STUCK, JUMP, LAST_SHARE, EMA = 0.1, 1.0, 0.05, 0.9
 RECORDS = "attempts.jsonl"
 
 
@@ -26,6 +26,7 @@ class Outcome:
 
     Attributes:
         spikes: spike events of the training loss; none where the run did not count them.
+        facts: what its attempts ran on.
         step_seconds: median over the run.
         peak_memory: bytes, of the device, or of the process where there is none.
     """
@@ -39,6 +40,7 @@ class Outcome:
     peak_memory: int | None
     spikes: int | None
     summary: Mapping[str, Any]
+    facts: list[Facts]
 
 
 class TornTrial(ValueError):
@@ -68,7 +70,7 @@ def read_outcome(trial: Trial, folder: Path) -> Outcome | None:
     result = Result(
         trial.arm, trial.point, trial.learning_rate, trial.seed,
         float("nan") if val_loss is None else float(val_loss), losses[1],
-        summary.get("end_state") or end_state(summary, [losses[step] for step in sorted(losses)]),
+        end_state_of(summary, [losses[step] for step in sorted(losses)]) or "diverged",
     )  # fmt: skip
     spikes = summary.get("spikes")
     speeds = [line["tokens_per_second"] for line in metrics if line.get("tokens_per_second")]
@@ -78,29 +80,8 @@ def read_outcome(trial: Trial, folder: Path) -> Outcome | None:
         trial, result, summary["step"], summary["tokens"], summary["wall_seconds"],
         tokens_per_step / median(speeds) if speeds else None,
         max((peak for peak in peaks if peak), default=None),
-        len(spikes["loss"]) if isinstance(spikes, dict) else None, summary,
+        len(spikes["loss"]) if isinstance(spikes, dict) else None, summary, of_a_trial(folder, summary),
     )  # fmt: skip
-
-
-def end_state(summary: Mapping[str, Any], losses: list[float]) -> str:
-    """``diverged``, ``stuck`` or ``ok`` by the rules of STABILITY, for a run whose summary does not say.
-
-    Diverged: not finite, or the smoothed loss (exponential average, 0.9) ends above the loss at initialisation or more
-    than 1 nat above its minimum for the last 5 % of the steps. Stuck: within 0.1 nat of the unigram entropy, or above.
-    """
-    val_loss = summary.get("val_loss")
-    if summary["status"] == "diverged" or val_loss is None or not math.isfinite(val_loss):
-        return "diverged"
-    if not np.isfinite(losses).all():
-        return "diverged"
-    smooth, course = losses[0], []
-    for loss in losses:
-        smooth = EMA * smooth + (1 - EMA) * loss
-        course.append(smooth)
-    last = max(1, round(LAST_SHARE * len(course)))
-    if course[-1] > losses[0] or min(course[-last:]) > min(course) + JUMP:
-        return "diverged"
-    return "stuck" if val_loss >= summary["unigram_entropy"] - STUCK else "ok"
 
 
 def with_degraded(results: Iterable[Result], delta: float) -> list[Result]:
@@ -115,16 +96,16 @@ def with_degraded(results: Iterable[Result], delta: float) -> list[Result]:
     best = {key: min(float(np.mean(losses)) for losses in rates.values()) for key, rates in cells.items()}
     return [
         replace(result, end_state="degraded")
-        if result.end_state not in FAILED and result.val_loss > best[result.arm, result.point] + delta
+        if result.end_state not in FAILED and is_degraded(result.val_loss, best[result.arm, result.point], delta)
         else result
         for result in results
     ]
 
 
-def set_aside(folder: Path) -> Path:
-    """Rename a torn trial's folder, so that it runs anew and nothing is lost. Returns where it went."""
+def set_aside(folder: Path, why: str = "torn") -> Path:
+    """Rename a trial's folder, so that it runs anew and nothing is lost. Returns where it went."""
     number = 1
-    while (target := folder.with_name(f"{folder.name}.torn-{number}")).exists():
+    while (target := folder.with_name(f"{folder.name}.{why}-{number}")).exists():
         number += 1
     os.rename(folder, target)
     return target

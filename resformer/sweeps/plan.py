@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
 
 from ..data import Corpus, load_corpus
+from ..files import write_json
 from .ledgers import Ledger, differences, ledger
 from .trials import Sweep
 
@@ -16,10 +17,10 @@ class Plan:
     ledgers: dict[tuple[str, str], Ledger]
     differences: dict[str, list[str]]
 
-    def as_dict(self) -> dict[str, Any]:
-        """For plan.json."""
+    def write(self, folder: Path) -> None:
+        """plan.json: all that a page needs to know of the models, so that it builds none."""
         ledgers = [{"arm": arm, "point": point} | asdict(entry) for (arm, point), entry in self.ledgers.items()]
-        return {"ledgers": ledgers, "differences": self.differences}
+        write_json(folder / "plan.json", {"ledgers": ledgers, "differences": self.differences})
 
 
 def make_plan(sweep: Sweep, data: Mapping[tuple[str, str], Corpus]) -> Plan:

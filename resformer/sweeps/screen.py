@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 
 from ..data import Corpus
 from ..programs import is_watched
-from .analysis import analyse
+from ..stability.endstate import FAILED
 from .inference import Estimate
 from .plan import Plan
-from .running import State, overview
+from .state import State, overview
 from .timing import seconds_per_step
 from .trials import Sweep, Trial
 from .wanted import bounds
@@ -77,14 +77,14 @@ def live(sweep: Sweep, slots: int) -> Iterator[Callable[[State], None]]:
         yield show
 
 
-def print_end(sweep: Sweep, state: State, code: int) -> None:
-    console = _console()
+def print_end(state: State) -> None:
+    console, sweep, code = _console(), state.sweep, state.exit_code
     for warning in state.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    analysis = analyse(state.results, sweep.rules())
+    analysis = state.analysis()
     table = Table("arm", "point", "best rate", "loss", "difference (95 %)", "S", "failed", "verdict", box=None)
     for row in analysis.rows:
-        failed = sum(row.end_states.get(state, 0) for state in ("stuck", "diverged"))
+        failed = sum(row.end_states.get(state, 0) for state in FAILED)
         table.add_row(
             row.arm, row.point, f"{row.optimum.rate:g}", f"{row.loss.mean:.4f}" if row.loss.n else "",
             _difference(row.matched_optimum) if row.evidence else "",
@@ -144,8 +144,7 @@ def _cost(sweep: Sweep, data: Mapping[tuple[str, str], Corpus], plan: Plan, stat
     total = 0.0
     ends = [ordered[0], ordered[-1]] if len(ordered) > 1 else ordered
     for key in ends:
-        run = sweep.runs[key]
-        step = seconds_per_step(run, data[key], sweep.config.executor.threads)
+        run, step = sweep.runs[key], seconds_per_step(sweep, key)
         held_out = data[key].validation.num_tokens / (run.train.batch_size * run.data.sequence_length)
         total += (run.train.max_steps + held_out / 3) * step + _START_AND_SAVE
     return total / len(ends), "from steps of the smallest and the largest run, measured here and now, one at a time"

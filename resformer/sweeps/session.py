@@ -1,43 +1,47 @@
-"""A sweep from its definition to its end."""
+"""A sweep from its definition to its verdicts."""
 
-from pathlib import Path
-
-from ..files import write_json
-from ..programs import DONE
+from ..files import locked
 from . import running, screen
 from .config import SweepConfig
 from .executors import make_executor
 from .plan import corpora, make_plan
+from .provenance import of_this_sweep
+from .state import State, load
 from .timing import keep_step_times
 from .trials import Sweep
 
 
-def run_sweep(config: SweepConfig, program: Path) -> int:
-    """Run what a sweep wants and has not finished; or, with ``dry_run``, only say what that is and costs.
-
-    Args:
-        program: file of the training program that runs a trial.
+def run_sweep(config: SweepConfig) -> State:
+    """Run what a sweep wants and does not have yet, and say on the screen what it costs, where it stands and what it
+    found; with ``dry_run``, what it would cost.
 
     Returns:
-        The exit code: 0 done, 1 where trials were given up, 130 or 143 interrupted.
+        Where it stands then, with its ``exit_code``.
 
     Raises:
-        ValueError: one line, for a combination that no run could have, or a sweep that runs already.
+        ValueError: one line, for what cannot be run: before the first file is written.
     """
     sweep = Sweep(config)
     data = corpora(sweep, show_progress=screen.on_a_terminal())
-    plan = make_plan(sweep, data)
+    plan, here = make_plan(sweep, data), of_this_sweep(sweep, data)
     if config.dry_run:
-        screen.print_plan(sweep, data, running.load(sweep), plan)
-        return DONE
+        state = load(sweep)
+        screen.print_plan(sweep, data, state, plan)
+        return state
     executor = make_executor(config.executor, str(sweep.folder / "executor"))
     sweep.open_folder()
-    write_json(sweep.folder / "plan.json", plan.as_dict())
-    state = running.load(sweep, set_torn_aside=True)
-    screen.print_plan(sweep, data, state, plan)
-    if config.executor.name == "local":  # elsewhere trials run on other machines than this one
-        keep_step_times(sweep, data)
-    with screen.live(sweep, executor.slots) as show:
-        code = running.run(sweep, executor, str(program), state, show)
-    screen.print_end(sweep, state, code)
-    return code
+    try:
+        lock = locked(sweep.folder / ".lock", wait=False)
+        with lock:
+            state = load(sweep, set_torn_aside=True)
+            state.agree(here)
+            plan.write(sweep.folder)
+            screen.print_plan(sweep, data, state, plan)
+            if config.executor.name == "local":  # elsewhere trials run on other machines than this one
+                keep_step_times(sweep)
+            with screen.live(sweep, executor.slots) as show:
+                state.exit_code = running.run(state, executor, show)
+    except BlockingIOError:
+        raise ValueError(f"{sweep.folder}: another process runs this sweep; wait for it, or end it first") from None
+    screen.print_end(state)
+    return state

@@ -1,20 +1,24 @@
 """What a training step takes on this machine: time, in turn with what it is compared against, and memory."""
 
+import json
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
 from statistics import median
 
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from ..data import Corpus
 from ..files import write_json
-from ..model import ResformerForCausalLM
-from ..training.config import RunConfig
-from ..training.launch import default_precision
-from ..training.setup import model_config
+from ..training import RunConfig, Trainer
+from ..training.optimizers import set_learning_rate
+from ..training.setup import compile_blocks, prepare
+from ..training.step import train_step
+from .program import find_program
 from .trials import Sweep
 
 STEPS = "steps.json"
@@ -33,77 +37,92 @@ class StepTime:
     memory: int
 
 
-def step_times(sweep: Sweep, data: Mapping[tuple[str, str], Corpus]) -> dict[tuple[str, str], StepTime]:
-    """Of each arm at each point where the baseline stands too."""
+def step_times(sweep: Sweep) -> dict[tuple[str, str], StepTime]:
+    """Of each arm at each point."""
     baseline = sweep.config.controls.baseline
     found: dict[tuple[str, str], StepTime] = {}
     with _threads(sweep.config.executor.threads):
         for point in sweep.points:
-            if (baseline, point) not in sweep.runs:
+            others = [arm for arm in sweep.arms_at(point) if arm != baseline]
+            if not others:
                 continue
-            base = Stepper(sweep.runs[baseline, point], data[baseline, point])
+            base = Stepper(sweep.runs[baseline, point], sweep.config.program)
             ratios, memory, base_seconds = {baseline: 1.0}, {baseline: base.peak_memory()}, []
-            for arm in sweep.arms:
-                if arm == baseline or (arm, point) not in sweep.runs:
-                    continue
-                mine = Stepper(sweep.runs[arm, point], data[arm, point])
+            for arm in others:
+                mine = Stepper(sweep.runs[arm, point], sweep.config.program)
                 pairs = _in_turn(base, mine)
                 base_seconds += [first for first, _ in pairs]
                 ratios[arm] = median(second / first for first, second in pairs)
                 memory[arm] = mine.peak_memory()
-            if base_seconds:
-                seconds = median(base_seconds)
-                found |= {(arm, point): StepTime(r * seconds, r, memory[arm]) for arm, r in ratios.items()}
+            seconds = median(base_seconds)
+            found |= {(arm, point): StepTime(r * seconds, r, memory[arm]) for arm, r in ratios.items()}
     return found
 
 
-def keep_step_times(sweep: Sweep, data: Mapping[tuple[str, str], Corpus]) -> None:
+def keep_step_times(sweep: Sweep) -> None:
     """Measure them once, into steps.json; to be called while no trial runs."""
     file = sweep.folder / STEPS
     if not file.exists():
-        found = step_times(sweep, data)
+        found = step_times(sweep)
         write_json(file, {"steps": [{"arm": arm, "point": point} | asdict(t) for (arm, point), t in found.items()]})
 
 
-def seconds_per_step(config: RunConfig, corpus: Corpus, threads: int) -> float:
+def read_steps(folder: Path) -> dict[tuple[str, str], StepTime]:
+    """By arm and point; empty where they were not measured."""
+    try:
+        entries = json.loads((folder / STEPS).read_text(encoding="utf-8"))["steps"]
+        return {(e.pop("arm"), e.pop("point")): StepTime(**e) for e in entries}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def seconds_per_step(sweep: Sweep, cell: tuple[str, str]) -> float:
     """The faster of two."""
-    with _threads(threads):
-        step = Stepper(config, corpus)
+    with _threads(sweep.config.executor.threads):
+        step = Stepper(sweep.runs[cell], sweep.config.program)
         step()
         return min(step(), step())
 
 
 class Stepper:
-    """Called, it takes one step on one micro batch of random tokens and returns the seconds of a whole batch."""
+    """Called, it takes one optimiser step of a run, as the run takes it: its model, optimiser, precision, micro batches
+    and compiling, on its first batch, at a learning rate too small to lead anywhere. Returns its seconds."""
 
-    def __init__(self, config: RunConfig, corpus: Corpus):
-        self.device = torch.accelerator.current_accelerator() or torch.device("cpu")
-        model: torch.nn.Module = ResformerForCausalLM(model_config(config, corpus))
-        self.model = model.to(self.device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-6, fused=True)
-        micro = config.train.micro_batch_size or config.train.batch_size
-        self.share = micro / config.train.batch_size
-        self.tokens = torch.randint(corpus.vocab_size, (micro, config.data.sequence_length), device=self.device)
+    def __init__(self, config: RunConfig, program: str):
+        found = find_program(program)
+        self.trainer = trainer = (found if isinstance(found, type) else Trainer)(config)
+        self.batch = list(islice(trainer.batches_from(trainer.progress), trainer.accumulation))
+        if config.train.gradient_checkpointing:
+            trainer.model.activation_checkpointing_enable()
+        if config.train.compile:
+            compile_blocks(trainer.model)
+        trainer.model.train()
+        self.model, *self.optimizers = prepare(trainer.accelerator, trainer.model, trainer.optimizers)
+        set_learning_rate(self.optimizers, 1e-6)
 
     def __call__(self) -> float:
-        start = time.perf_counter()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=default_precision() == "bf16"):
-            loss = self.model(input_ids=self.tokens, labels=self.tokens, use_cache=False).loss
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.device.type != "cpu":
+        trainer, start = self.trainer, time.perf_counter()
+        train_step(
+            self.model,
+            self.optimizers,
+            iter(self.batch),
+            accumulation=trainer.accumulation,
+            config=trainer.config.optimizer,
+            accelerator=trainer.accelerator,
+        )
+        if trainer.accelerator.device.type != "cpu":
             torch.accelerator.synchronize()
-        return (time.perf_counter() - start) / self.share
+        return time.perf_counter() - start
 
     def peak_memory(self) -> int:
-        """Bytes, counted tensor by tensor over one more step: the same on every machine, whatever else its process
-        holds."""
-        self()  # the optimiser has its state from here on
-        tracker = MemTracker()
-        tracker.track_external(self.model, self.optimizer)
-        with tracker:
-            self()
+        """Bytes, counted tensor by tensor over one more step, uncompiled: the same on every machine, whatever else its
+        process holds."""
+        with torch.compiler.set_stance("force_eager"):
+            self()  # the optimiser has its state from here on
+            tracker = MemTracker()
+            tracker.track_external(self.trainer.model, *self.trainer.optimizers)
+            with tracker:
+                self()
         peak = tracker.get_tracker_snapshot("peak")
         return int(sum(of_device["Total"] for of_device in peak.values()))
 
@@ -119,9 +138,11 @@ def _in_turn(first: Stepper, second: Stepper) -> list[tuple[float, float]]:
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
+    before, said = torch.get_num_threads(), os.environ.get("RESFORMER_NUM_THREADS", "0")
     torch.set_num_threads(number)
+    os.environ["RESFORMER_NUM_THREADS"] = str(number)
     try:
         yield
     finally:
+        os.environ["RESFORMER_NUM_THREADS"] = said
         torch.set_num_threads(before)

@@ -1,16 +1,16 @@
 """From a definition to its trials: which run each of them is, under which name, in which folder."""
 
+import copy
 import hashlib
 import itertools
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..files import write_yaml
+from ..files import read_yaml, write_yaml
 from ..keys import flat
 from ..training.config import RunConfig, run_config
 from .analysis import Rules
@@ -46,9 +46,10 @@ class Sweep:
         config: as told.
         folder: of the sweep's files.
         points: label of each point of the grid: its keys and values.
+        cells: each arm at each of its points.
 
     Raises:
-        ValueError: one line, for a combination that no run could have, naming arm, point and key.
+        ValueError: one line, for what no sweep could be; whether each run can be, ``runs`` finds out.
     """
 
     def __init__(self, config: SweepConfig):
@@ -71,52 +72,73 @@ class Sweep:
             if (other := folders.setdefault(_in_a_path(arm), arm)) != arm:
                 raise ValueError(f"arms: {other!r} and {arm!r} would share their folders; rename one")
         self.points = {self._label(point): point for point in self._grid()}
-        self.runs: dict[tuple[str, str], RunConfig] = {
-            (arm, label): self._run(arm, label)
+        self.cells = [
+            (arm, label)
             for label in self.points
             for arm in self.arms
             if not any(self._matches(part, arm, label) for part in config.exclude)
-        }
-        controls = config.controls
+        ]
+        baseline = config.controls.baseline
         for label in self.points:
-            if any(p == label for _, p in self.runs) and (controls.baseline, label) not in self.runs:
-                raise ValueError(f"exclude: the baseline {controls.baseline!r} is left out at {label or 'all points'}")
+            if self.arms_at(label) and (baseline, label) not in self.cells:
+                raise ValueError(f"exclude: the baseline {baseline!r} is left out at {label or 'all points'}")
+
+    @cached_property
+    def runs(self) -> dict[tuple[str, str], RunConfig]:
+        """The run of each cell, but for its learning rate and seed. A person's own classes are imported here, and only
+        here: a sweep that is read and not run needs none.
+
+        Raises:
+            ValueError: one line, for a combination that no run could have, naming arm, point and key.
+        """
+        return {(arm, label): self._run(arm, label) for arm, label in self.cells}
 
     def arms_at(self, point: str) -> list[str]:
-        return [arm for arm, label in self.runs if label == point]
+        return [arm for arm, label in self.cells if label == point]
 
-    def rules(self) -> Rules:
+    def looks(self) -> list[list[int]]:
+        """The reporting seeds of each declared look that the seeds so far reach, all of them in the last."""
+        seeds = self.config.seeds
+        return [seeds.reporting[:number] for number in seeds.looks or [len(seeds.reporting)]
+                if number <= len(seeds.reporting)]  # fmt: skip
+
+    def rules(self, reporting: list[int] | None = None) -> Rules:
+        """What was declared, for a look at ``reporting`` seeds; the chance of a false verdict is shared out evenly over
+        the declared looks (Bonferroni), so that looking again does not inflate it."""
         config, controls, chosen = self.config, self.config.controls, self.config.statistics
         at = [label for label in self.points if self._matches(controls.positive_control_at, "", label)]
         return Rules(
-            list(self.arms), list(self.points), controls.baseline, config.seeds.tuning, config.seeds.reporting,
+            list(self.arms), list(self.points), controls.baseline, config.seeds.tuning,
+            reporting or config.seeds.reporting,
             controls.a_a_control, controls.positive_control, at, chosen.margin, chosen.delta, chosen.window,
-            chosen.alpha,
+            chosen.alpha / max(1, len(config.seeds.looks)),
         )  # fmt: skip
 
     def run_dir(self, trial: Trial) -> Path:
         return self.folder / "trials" / trial.name
 
-    def run_config(self, trial: Trial) -> dict[str, Any]:
-        """All keys of the trial's run, as its config.yaml will hold them."""
+    def run_config(self, trial: Trial) -> RunConfig:
+        config = copy.deepcopy(self.runs[trial.arm, trial.point])
+        config.optimizer.learning_rate = trial.learning_rate
+        config.seed = config.data_seed = trial.seed
         own = trial.seed + (_A_A_SEED if trial.arm == self.config.controls.a_a_control else 0)
-        config = self.runs[trial.arm, trial.point].as_dict()
-        config["optimizer"]["learning_rate"] = trial.learning_rate
-        seeds = {"seed": trial.seed, "init_seed": own, "data_seed": trial.seed, "dropout_seed": own}
-        return config | seeds | {"run_dir": str(self.run_dir(trial))}
+        config.init_seed = config.dropout_seed = own
+        config.run_dir = str(self.run_dir(trial))
+        return config
 
     def open_folder(self) -> None:
         """Write sweep.yaml. Raises ValueError if the folder holds another definition, naming the first key."""
         file, ours = self.folder / "sweep.yaml", self.config.definition()
-        if file.exists():
-            theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
-            if (theirs := theirs or {}) != ours:
-                key, other, mine = _first_difference(theirs, ours)
-                raise ValueError(
-                    f"{self.folder} holds a sweep of another definition ({key} is {_short(other)}, not "
-                    f"{_short(mine)}); give another --sweep_dir"
-                )
-            return
+        theirs = read_yaml(file) if file.exists() else ours
+        if theirs != ours and not _has_grown(theirs, ours):
+            key, other, mine = _first_difference(theirs, ours)
+            how = "give another --sweep_dir"
+            if key == "seeds.reporting" and mine[: len(other)] == other:
+                how += ", or declare seeds.looks from the start: a look that nobody declared would not be a fair one"
+            raise ValueError(
+                f"{self.folder} holds a sweep of another definition ({key} is {_short(other)}, not "
+                f"{_short(mine)}); {how}"
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_yaml(file, ours)
@@ -141,6 +163,14 @@ class Sweep:
             return run_config(self.base | self.points[label] | self.arms[arm])
         except ValueError as error:
             raise ValueError(f"arm {arm!r} at {label or 'its point'}: {error}") from error
+
+
+def _has_grown(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
+    """Whether all that is new are reporting seeds at the end, up to a declared look."""
+    before, now = theirs.get("seeds", {}), ours["seeds"]
+    grown = now["reporting"][: len(before.get("reporting", []))] == before.get("reporting")
+    same = theirs | {"seeds": before | {"reporting": now["reporting"]}} == ours
+    return bool(now["looks"]) and grown and same
 
 
 def _first_difference(theirs: dict[str, Any], ours: dict[str, Any]) -> tuple[str, Any, Any]:

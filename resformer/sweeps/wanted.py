@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 
 from . import curves
-from .analysis import Result
+from .analysis import Result, analyse
 from .trials import Sweep, Trial
 
 
@@ -16,12 +16,37 @@ def wanted(sweep: Sweep, results: Iterable[Result], given_up: Collection[Trial] 
     At each point every arm is tuned over the same rates. While the best rate of an arm that trains at all lies at the
     edge, the grid grows there for every arm of the point, within ``learning_rates.extend_by``. Once it stands still,
     reporting seeds run at the arm's own and at the baseline's best rate; the baseline's at every arm's best rate.
-    Nothing is ever pruned.
+    Nothing is ever pruned. Where ``seeds.looks`` declares several, seeds beyond a look run only if it left something
+    open.
 
     Args:
         given_up: trials that failed for reasons outside the run as often as is allowed; their arm is not waited for.
     """
+    results = list(results)
     done = {Trial(r.arm, r.point, r.learning_rate, r.seed): r for r in results}
+    for reporting in sweep.looks():
+        trials = _up_to(sweep, done, given_up, reporting)
+        if any(trial not in done for trial in trials) or _is_decided(sweep, results, reporting):
+            break
+    return trials
+
+
+def last_look(sweep: Sweep, results: Iterable[Result]) -> list[int]:
+    """The reporting seeds of the last declared look whose trials are all there, or of the first."""
+    done = {Trial(r.arm, r.point, r.learning_rate, r.seed): r for r in results}
+    complete = [look for look in sweep.looks() if all(trial in done for trial in _up_to(sweep, done, (), look))]
+    return complete[-1] if complete else sweep.looks()[0]
+
+
+def _is_decided(sweep: Sweep, results: list[Result], reporting: list[int]) -> bool:
+    controls = sweep.config.controls
+    rows = analyse(results, sweep.rules(reporting)).rows
+    return all(row.verdict != "unresolved" for row in rows if row.arm not in (controls.baseline, controls.a_a_control))
+
+
+def _up_to(
+    sweep: Sweep, done: dict[Trial, Result], given_up: Collection[Trial], reporting_seeds: list[int]
+) -> list[Trial]:
     tuning: list[Trial] = []
     reporting: list[Trial] = []
     for point in sweep.points:
@@ -29,13 +54,14 @@ def wanted(sweep: Sweep, results: Iterable[Result], given_up: Collection[Trial] 
         rates, best = _tuned_rates(sweep, point, arms, done, given_up)
         tuning += _trials(arms, point, rates, sweep.config.seeds.tuning)
         if sweep.config.seeds.reporting_rates == "all":
-            reporting += _trials(arms, point, rates, sweep.config.seeds.reporting)
+            reporting += _trials(arms, point, rates, reporting_seeds)
             continue
         baseline = sweep.config.controls.baseline
         for arm in (arm for arm in arms if arm in best):
             others = best.values() if arm == baseline else [best.get(baseline, best[arm])]
-            its = list(dict.fromkeys([best[arm], *others]))
-            reporting += _trials([arm], point, its, sweep.config.seeds.reporting)
+            higher = [_rounded(best[arm] * factor) for factor in sweep.config.learning_rates.multiples]
+            its = list(dict.fromkeys([best[arm], *others, *higher]))
+            reporting += _trials([arm], point, its, reporting_seeds)
     return tuning + reporting
 
 
@@ -49,8 +75,9 @@ def bounds(sweep: Sweep) -> tuple[int, int]:
         if config.seeds.reporting_rates == "all":
             few, many = few + arms * rates * (tuning + reporting), many + arms * most * (tuning + reporting)
         else:
-            few += arms * (rates * tuning + reporting)
-            many += arms * most * tuning + (2 * (arms - 1) + min(arms, most)) * reporting
+            at_best, higher = min(reporting, *config.seeds.looks, reporting), len(config.learning_rates.multiples)
+            few += arms * (rates * tuning + (1 + higher) * at_best)
+            many += arms * most * tuning + (2 * (arms - 1) + min(arms, most) + arms * higher) * reporting
     return few, many
 
 

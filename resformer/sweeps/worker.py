@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import importlib.util
 import os
 import shutil
 import signal
@@ -11,17 +10,22 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+import torch._dynamo
 
-from ..files import locked
+from ..files import locked, write_yaml
 from ..programs import BAD_INPUT, FAILED, INTERRUPTED
+from ..training import RunConfig
 from .outcomes import record_attempt
+from .program import train
+from .provenance import Facts, differences, of_this_process, record
+
+TRIAL_FILE = "trial.yaml"
 
 _PATIENCE = 25.0
 """Seconds in which the processes of an interrupted trial must have saved."""
@@ -29,27 +33,37 @@ _PATIENCE = 25.0
 
 @dataclass(frozen=True)
 class Job:
-    """A trial as an executor needs to know it: ``program`` is the training program's file, whose ``main`` takes
-    ``arguments``; ``threads`` are those of each of ``processes``."""
+    """A trial as an executor needs to know it.
+
+    Attributes:
+        config: of its run.
+        program: what trains it, as ``program.find_program`` knows it.
+        processes: of the run, each with ``threads``.
+        facts: what the sweep knows of what it runs on; the machine adds its own.
+        first: what it must run on, or nothing where that may differ.
+        path: where modules of a person's own are found.
+    """
 
     name: str
-    run_dir: str
+    config: RunConfig
     program: str
-    arguments: tuple[str, ...]
     processes: int = 1
     threads: int = 1
-    environment: dict[str, str] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
+    first: Facts = field(default_factory=dict)
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Ended:
     """How an attempt at a job ended: the program's exit code (negative: the signal that killed it), the seconds it
-    took, and in one line why, where it failed."""
+    took, and in one line why, where it failed. ``died``: it could not record that itself."""
 
     name: str
     exit_code: int
     seconds: float = 0.0
     message: str = ""
+    died: bool = False
 
 
 class _Interrupted(BaseException):
@@ -62,14 +76,19 @@ def run_job(job: Job) -> Ended:
     Waits while another process runs the same trial (one that a lost executor left behind): then it is complete, or goes
     on from its last checkpoint. What the trial prints goes to log.txt in its folder.
     """
-    folder = Path(job.run_dir)
+    folder = Path(job.config.run_dir)
     start, message, peak = time.perf_counter(), "", None
+    sys.path.extend(place for place in job.path if place not in sys.path)
+    facts = job.facts | of_this_process(job.threads)
+    if job.first and (found := differences(facts, job.first)):
+        return Ended(job.name, BAD_INPUT, message=f"it would not run on what the first trial did: {'; '.join(found)}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".trial.lock"), _output_to(folder / "log.txt"), _interruptible():
             start = time.perf_counter()
             if not (folder / "summary.json").exists():
                 shutil.rmtree(folder / "model", ignore_errors=True)  # killed before it wrote what it had found
+            record(folder, facts)
             _forget_peak_memory()
             try:
                 code = _in_processes(job) if job.processes > 1 else _in_this_process(job)
@@ -89,23 +108,11 @@ def run_job(job: Job) -> Ended:
     return Ended(job.name, code, seconds, message)
 
 
-@lru_cache(maxsize=1)
-def _program(file: str) -> Callable[[list[str]], int]:
-    spec = importlib.util.spec_from_file_location("_resformer_trial_program", file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{file} is no Python program")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(Path(file).parent))
-    spec.loader.exec_module(module)
-    gc.freeze()  # what was imported stays: the collection after each trial need not look at it
-    main: Callable[[list[str]], int] = module.main
-    return main
-
-
 def _in_this_process(job: Job) -> int:
-    os.environ.update(job.environment | {"RESFORMER_NUM_THREADS": str(job.threads)})
+    os.environ["RESFORMER_NUM_THREADS"] = str(job.threads)
+    _forget_other_stacks(job.config)
     try:
-        return _program(job.program)(list(job.arguments))
+        return train(job.program, job.config)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     finally:  # what a process keeps to itself, and the next trial must not find
@@ -114,10 +121,25 @@ def _in_this_process(job: Job) -> int:
             torch.accelerator.empty_cache()
 
 
+def _forget_other_stacks(config: RunConfig) -> None:
+    """Trials of equal shape share what was compiled. What another shape compiled would count towards torch's limit of
+    recompilations, past which a block runs uncompiled without a word."""
+    shape = repr((config.model, config.data.sequence_length, config.train.batch_size, config.train.micro_batch_size))
+    if _compiled_for and _compiled_for != [shape]:
+        torch._dynamo.reset()
+    _compiled_for[:] = [shape]
+
+
+_compiled_for: list[str] = []
+
+
 def _in_processes(job: Job) -> int:
+    file = Path(job.config.run_dir) / TRIAL_FILE
+    write_yaml(file, job.config.as_dict())
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(job.processes)]
-    environment = os.environ | job.environment | {"RESFORMER_NUM_THREADS": str(job.threads)}
-    command = [*launch, "--main_process_port", "0", job.program, *job.arguments]
+    command = [*launch, "--main_process_port", "0", "-m", "resformer.sweeps.program", job.program, str(file)]
+    paths = {"PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
+    environment = os.environ | paths | {"RESFORMER_NUM_THREADS": str(job.threads)}
     process = subprocess.Popen(command, env=environment)
     try:
         return process.wait()
@@ -199,6 +221,7 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+    gc.freeze()  # what was imported stays: the collection after each trial need not look at it
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         connection.send("ready")
         while True:

@@ -31,6 +31,7 @@ def _model_options() -> type:
         columns.append((item.name, hint, field(default=default, metadata=item.metadata)))
     options = dataclasses.make_dataclass("ModelOptions", columns)
     options.__doc__ = ResformerConfig.__doc__
+    options.__module__ = __name__  # or no process could hand a configuration to another
     return options
 
 

@@ -1,9 +1,6 @@
 """What a run leaves behind: the final model with its card, a sample, and summary.json."""
 
 import json
-import platform
-import subprocess
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from ..stability.endstate import StabilityWatch
 from .checkpoints import Progress, cannot_save, save_model
 from .config import RunConfig
 from .evaluation import bits_per_byte, compressors_bits_per_byte
+from .provenance import device_name, git_commit, source_hash, versions
 
 SAMPLE_TOKENS = 120
 
@@ -91,7 +89,6 @@ def summarise(
 ) -> dict[str, Any]:
     """The contents of summary.json. Losses in nats per token; ``*_bits_per_byte`` compare between tokenizers."""
     tokens = progress.step * config.train.batch_size * config.data.sequence_length
-    packages = ("torch", "transformers", "datasets", "accelerate", "einops", "tokenizers", "safetensors")
     return {
         "status": status,
         "step": progress.step,
@@ -109,25 +106,15 @@ def summarise(
         "wall_seconds": progress.seconds,
         "tokens_per_second": tokens / progress.seconds if progress.seconds else None,
         "processes": accelerator.num_processes,
-        "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else _cpu(),
+        "device": device_name(),
         "precision": str(accelerator.mixed_precision),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        "git_commit": _git_commit(),
+        "versions": versions(),
+        "code": source_hash(),
+        "git_commit": git_commit(),
         "data_source": config.data.source,
         "data_fingerprint": corpus.fingerprint,
         "seeds": {"init": config.init_seed, "data": config.data_seed, "dropout": config.dropout_seed},
     }
-
-
-def _cpu() -> str:
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
-def _git_commit() -> str | None:
-    answer = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    )
-    return answer.stdout.strip() or None
 
 
 def sample(model, corpus: Corpus, accelerator: Accelerator, seed: int) -> str:

@@ -40,10 +40,9 @@ def make_accelerator(run_dir: str, trackers: list[str], patience: float = 600.0)
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
     _find_the_launcher(patience)
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION") if _precision_was_chosen() else default_precision()
     accelerator = Accelerator(
         cpu=not has_accelerator,
-        mixed_precision=precision,
+        mixed_precision=precision_of_a_run(),
         log_with=trackers or None,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=patience))],
         project_config=ProjectConfiguration(project_dir=run_dir, logging_dir=str(Path(run_dir) / "trackers")),
@@ -78,6 +77,11 @@ def _find_the_launcher(patience: float) -> None:
             socket.create_connection(where, timeout=patience).close()
         except OSError as error:
             raise torch.distributed.DistNetworkError(f"no launcher answers at {where}") from error
+
+
+def precision_of_a_run() -> str:
+    """What the launch says, or ``default_precision`` where it says nothing."""
+    return os.environ.get("ACCELERATE_MIXED_PRECISION", "no") if _precision_was_chosen() else default_precision()
 
 
 def default_precision() -> Literal["bf16", "no"]:

@@ -1,7 +1,6 @@
 """The training loop."""
 
 import math
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path

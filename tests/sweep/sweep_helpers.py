@@ -11,16 +11,16 @@ ROOT = Path(__file__).parents[2]
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards"]
 
 # Writes what a run writes. An arm's weight_decay says how it behaves: 0.5 dies hard, 0.6 dies once, 0.7 diverges,
-# 0.8 refuses.
+# 0.8 refuses, 0.9 hangs twice.
 PROGRAM = """
 import json, math, os, random, signal, sys, time
 from pathlib import Path
 from resformer.stability.table import LayerTable
-from resformer.training.config import parse_arguments
+from resformer.data import load_corpus
+from resformer.training.launch import default_precision
 from resformer.files import write_json, write_yaml
 
-def main(arguments=None):
-    config = parse_arguments(arguments)
+def main(config):
     folder = Path(config.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     write_yaml(folder / "config.yaml", config.as_dict())
@@ -34,6 +34,8 @@ def main(arguments=None):
     stopped = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.append(1))
+    if kind == 0.9 and len((folder / "runs").read_text()) < 3:
+        time.sleep(600)
     print("training", config.run_dir)
     for _ in range(int(os.environ.get("TENTHS", "0"))):
         time.sleep(0.1)
@@ -62,7 +64,8 @@ def main(arguments=None):
         "status": "diverged" if loss is None else "completed", "step": len(lines), "tokens": 64 * len(lines),
         "val_loss": loss, "unigram_entropy": 3.3, "wall_seconds": 0.1, "parameters": 100,
         "residual": config.model.residual,
-        "floating_point_operations": 1e6, "data_source": "t", "data_fingerprint": "f", "device": "d", "precision": "no",
+        "floating_point_operations": 1e6, "data_source": "t", "device": "d",
+        "data_fingerprint": load_corpus(config.data).fingerprint, "precision": default_precision(),
     })
     return 3 if loss is None else 0
 """
@@ -89,19 +92,19 @@ def definition(folder: Path, **changes) -> dict:
         "grid": {"model.num_hidden_layers": [1, 2]},
         "learning_rates": {"grid": [1e-3, 3e-3, 1e-2], "extend_by": 2},
         "seeds": {"tuning": [9], "reporting": [0, 1, 2]},
+        "program": "quick:main",
         "controls": {"a_a_control": "again", "positive_control": "plain"},
     }  # fmt: skip
     return whole | changes
 
 
-def command(folder: Path, whole: dict, *flags: str, program: str | None = None) -> list[str]:
-    """recipes/sweep.py as a person calls it, with the quick program in place of train.py."""
+def command(folder: Path, whole: dict, *flags: str) -> list[str]:
+    """recipes/sweep.py as a person calls it, with the quick program in place of the Trainer."""
     file, quick = folder / "sweep.yaml", folder / "quick.py"
     file.write_text(yaml.safe_dump(whole, sort_keys=False))
     quick.write_text(PROGRAM)
     start = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'recipes')!r}); import sweep; "
-        f"sweep.PROGRAM = {program or str(quick)!r}; "
+        f"import sys; sys.path[:0] = {[str(ROOT / 'recipes'), str(folder)]!r}; import sweep; "
         "from resformer.programs import run_program; run_program(sweep.main)"
     )
     return [sys.executable, "-c", start, "--config", str(file), *flags]

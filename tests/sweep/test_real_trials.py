@@ -10,16 +10,20 @@ import pytest
 import yaml
 from sweep_helpers import ROOT, definition, environment
 
+from resformer.files import write_yaml
+from resformer.keys import flat
 from resformer.sweeps.config import ExecutorConfig, parse_sweep
 from resformer.sweeps.executor_local import LocalExecutor
 from resformer.sweeps.running import make_job
+from resformer.sweeps.state import State
 from resformer.sweeps.trials import Sweep, Trial
 
 TRAIN = str(ROOT / "recipes" / "train.py")
+PROGRAM = "resformer.training:Trainer"
 
 
 def real_sweep(folder: Path, executor: dict | None = None) -> Sweep:
-    whole = definition(folder, executor=executor or {})
+    whole = definition(folder, executor=executor or {}, program=PROGRAM)
     whole["base"] |= {"train.max_steps": 6, "train.batch_size": 4, "model.hidden_dropout": 0.1}
     file = folder / "real.yaml"
     file.write_text(yaml.safe_dump(whole))
@@ -59,10 +63,11 @@ def test_a_worker_s_third_trial_equals_a_process_of_its_own(tmp_path, worker):
     sweep, executor = real_sweep(tmp_path), worker()
     trials = [Trial("plain", "num_hidden_layers=2", 1e-2, 9), Trial("post", "num_hidden_layers=1", 3e-3, 0),
               Trial("pre", "num_hidden_layers=2", 3e-3, 1)]  # fmt: skip
-    assert [run(executor, make_job(sweep, trial, TRAIN)) for trial in trials] == [0, 0, 0]
+    assert [run(executor, make_job(State(sweep), trial)) for trial in trials] == [0, 0, 0]
     assert len(executor.workers) == 1
     folder = sweep.run_dir(trials[-1])
-    alone = [sys.executable, TRAIN, "--config", str(folder / "trial.yaml"), "--run_dir", str(tmp_path / "alone")]
+    write_yaml(tmp_path / "alone.yaml", sweep.run_config(trials[-1]).as_dict())
+    alone = [sys.executable, TRAIN, "--config", str(tmp_path / "alone.yaml"), "--run_dir", str(tmp_path / "alone")]
     environ = environment(RESFORMER_NUM_THREADS="1")
     subprocess.run(alone, check=True, capture_output=True, env=environ, timeout=300)
     assert metrics(folder) == metrics(tmp_path / "alone")
@@ -73,7 +78,8 @@ def test_a_worker_s_third_trial_equals_a_process_of_its_own(tmp_path, worker):
 
 def test_the_aa_arm_shares_the_data_and_not_the_weights(tmp_path):
     sweep = real_sweep(tmp_path)
-    baseline, again = (sweep.run_config(Trial(arm, "num_hidden_layers=1", 3e-3, 1)) for arm in ("pre", "again"))
+    trials = [Trial(arm, "num_hidden_layers=1", 3e-3, 1) for arm in ("pre", "again")]
+    baseline, again = (flat(sweep.run_config(trial).as_dict()) for trial in trials)
     different = {key for key in baseline if baseline[key] != again[key]}
     assert different == {"init_seed", "dropout_seed", "run_dir"}
 
@@ -84,14 +90,10 @@ def test_a_trial_of_two_processes_equals_one_of_one(tmp_path, worker):
     sweep, twice = real_sweep(tmp_path), real_sweep(tmp_path / "two", {"processes": 2})
     trial = Trial("post", "num_hidden_layers=2", 3e-3, 0)
     one, two = worker(), worker(processes=2)
-    job = make_job(sweep, trial, TRAIN)
-    other = make_job(twice, trial, TRAIN)
-    for made in (job, other):
-        file = Path(made.run_dir) / "trial.yaml"
-        whole = yaml.safe_load(file.read_text())
-        whole["model"]["hidden_dropout"], whole["train"]["micro_batch_size"] = 0.0, 2  # the same sums on both sides
-        file.write_text(yaml.safe_dump(whole))
+    job, other = make_job(State(sweep), trial), make_job(State(twice), trial)
+    for config in (job.config, other.config):
+        config.model.hidden_dropout, config.train.micro_batch_size = 0.0, 2  # the same sums on both sides
     assert (run(one, job), run(two, other)) == (0, 0)
-    assert json.loads((Path(other.run_dir) / "summary.json").read_text())["processes"] == 2
-    for a, b in zip(metrics(Path(job.run_dir)), metrics(Path(other.run_dir)), strict=True):
+    assert json.loads((Path(other.config.run_dir) / "summary.json").read_text())["processes"] == 2
+    for a, b in zip(metrics(Path(job.config.run_dir)), metrics(Path(other.config.run_dir)), strict=True):
         assert a == pytest.approx(b, rel=1e-5)

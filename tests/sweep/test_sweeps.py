@@ -10,6 +10,8 @@ import time
 import pytest
 from sweep_helpers import command, definition, environment, sweep
 
+from resformer.sweeps import read_sweep
+
 
 def runs(folder) -> dict[str, int]:
     """How often each trial was started."""
@@ -222,7 +224,7 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, changes, flags, 
 
     with pytest.raises(ValueError) as error:
         file = command(tmp_path, definition(tmp_path, **changes))[-1]
-        Sweep(parse_sweep(["--config", file, *flags]))
+        Sweep(parse_sweep(["--config", file, *flags])).runs  # noqa: B018
     assert named in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "sweep").exists()
@@ -246,9 +248,11 @@ def test_an_arm_named_twice_and_another_definition_are_refused_with_exit_code_tw
     line = [*command(tmp_path, definition(tmp_path))[:-1], str(file)]
     twice = subprocess.run(line, capture_output=True, text=True, env=environment(), check=False)
     other = sweep(whole[0], definition(whole[0], seeds={"tuning": [9], "reporting": [0, 1]}))
+    more = sweep(whole[0], definition(whole[0], seeds={"tuning": [9], "reporting": [0, 1, 2, 3]}))
     for result, named in (
         (twice, "arms.pre is named twice, in lines 2 and 3"),
         (other, "seeds.reporting is [0, 1, 2], not [0, 1]"),
+        (more, "declare seeds.looks from the start"),
     ):
         assert result.returncode == 2
         assert named in result.stderr
@@ -264,6 +268,77 @@ def test_a_dry_run_counts_prints_differences_and_writes_nothing(tmp_path):
     assert "24 to 44 trials, 0 finished" in result.stdout
     assert re.search(r"post \(because: Xiong et al. 2020\): schedule.warmup_steps: 3, the baseline 4", result.stdout)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_seeds_grow_to_a_declared_look_in_the_same_folder_and_stop_where_nothing_is_open(tmp_path):
+    def at(arms, **seeds):
+        arms = {name: {"model.residual": name} for name in ("pre", *arms)} | {"again": {"model.residual": "pre"}}
+        seeds = {"tuning": [9], "looks": [3, 5]} | seeds
+        return definition(tmp_path, arms=arms, grid={}, seeds=seeds, learning_rates={"grid": [1e-3, 3e-3, 1e-2]})
+
+    first = sweep(tmp_path, at(["post", "plain"], reporting=[0, 1, 2]))
+    assert first.returncode == 0, first.stderr
+    assert "worse: Holm p" in first.stdout  # post; plain is unstable: nothing is open
+    again = sweep(tmp_path, at(["post", "plain"], reporting=[0, 1, 2, 3, 4]))
+    assert again.returncode == 0, again.stderr
+    assert {name.rpartition("=")[2] for name in runs(tmp_path)} == {"9", "0", "1", "2"}
+    assert table(again) == table(first)
+    folder = tmp_path / "open"
+    folder.mkdir()
+    arms = {"pre": {}, "again": {}, "other": {"model.intermediate_size": 96}, "plain": {"model.residual": "plain"}}
+    seeds = {"tuning": [9], "looks": [3, 5], "reporting": [0, 1, 2]}
+    unclear = definition(folder, arms=arms, seeds=seeds, grid={})
+    assert sweep(folder, unclear).returncode == 0
+    unclear["seeds"]["reporting"] = [0, 1, 2, 3, 4]
+    assert sweep(folder, unclear).returncode == 0
+    assert {name.rpartition("=")[2] for name in runs(folder)} == {"9", "0", "1", "2", "3", "4"}
+
+
+def test_a_trial_that_hangs_is_ended_recorded_and_tried_again(tmp_path):
+    arms = {"pre": {"model.residual": "pre"}, "hangs": {"optimizer.weight_decay": 0.9}}
+    seeds = {"tuning": [9], "reporting": [0, 1]}
+    whole = definition(tmp_path, arms=arms, controls={}, grid={}, seeds=seeds,
+                       learning_rates={"grid": [3e-3], "extend_by": 0})  # fmt: skip
+    given_up = sweep(tmp_path, whole, "--executor.stall_seconds", "8", "--executor.retries", "0")
+    assert given_up.returncode == 1
+    assert "hangs_lr=0.003_seed=9 failed (ended after" in given_up.stderr
+    assert "without progress, where 8 are allowed), tried once" in given_up.stderr
+    assert set(runs(tmp_path)) == {"hangs_lr=0.003_seed=9", *(f"pre_lr=0.003_seed={seed}" for seed in (9, 0, 1))}
+    more = sweep(tmp_path, whole, "--executor.stall_seconds", "8", "--executor.retries", "1")
+    attempts = tmp_path / "sweep" / "trials" / "hangs_lr=0.003_seed=9" / "attempts.jsonl"
+    messages = [json.loads(line)["message"] for line in attempts.read_text().splitlines()]
+    assert ["without progress" in message for message in messages] == [True, True, False]
+    assert runs(tmp_path)["hangs_lr=0.003_seed=9"] == 3
+    assert more.returncode == 1  # its reporting seeds hang as well, each twice
+
+
+def test_what_ran_on_something_else_is_refused_run_again_or_mixed_and_said(tmp_path):
+    small = definition(tmp_path, grid={}, learning_rates={"grid": [3e-3], "extend_by": 0})
+    first = sweep(tmp_path, small)
+    assert first.returncode == 0, first.stderr
+    file = tmp_path / "sweep" / "provenance.json"
+    for said in (file, *(tmp_path / "sweep" / "trials").glob("*/provenance.json")):
+        facts = json.loads(said.read_text())
+        assert len(facts) == 1
+        said.write_text(json.dumps([facts[0] | {"device": "another", "code": "abc"}]))
+    refused = sweep(tmp_path, small)
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1
+    assert re.search(r"here is code \w+ .*not abc.*device .*, not another\. --on_difference rerun", refused.stderr)
+    one = tmp_path / "sweep" / "trials" / "post_lr=0.003_seed=1"
+    (one / "summary.json").unlink()
+    kept = sweep(tmp_path, small, "--on_difference", "keep")
+    assert kept.returncode == 0, kept.stderr
+    said = {row.arm: row.reason for row in read_sweep(tmp_path / "sweep").analysis().rows}
+    assert "mixes 1 runs on something else (code" in said["post"]
+    assert "mixes" not in said["plain"] + said["pre"]
+    assert sweep(tmp_path, small).returncode == 2
+    again = sweep(tmp_path, small, "--on_difference", "rerun")
+    assert again.returncode == 0, again.stderr
+    assert "mixes" not in again.stdout
+    assert len(list(one.parent.glob("*.differs-1"))) == 15
+    assert table(again) == table(first)
+    assert sweep(tmp_path, small).returncode == 0
 
 
 def test_two_at_once_are_refused(tmp_path):

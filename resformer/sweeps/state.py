@@ -1,0 +1,134 @@
+"""Where a sweep stands, as the files of its trials say."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .analysis import Analysis, Result, analyse
+from .config import parse_sweep
+from .outcomes import Outcome, TornTrial, read_outcome, set_aside, with_degraded
+from .provenance import Facts, agreed, differences, of_a_trial, recorded
+from .trials import Sweep, Trial
+from .wanted import last_look, wanted
+
+
+@dataclass
+class State:
+    """Where a sweep stands.
+
+    Attributes:
+        trials: wanted, as far as is known.
+        outcomes: of those that are finished.
+        running: since when, on the clock of ``time.perf_counter``.
+        failed: given up in this session, each with the reason.
+        first: what the sweep's first trial ran on.
+        differing: what else a finished trial ran on, in words.
+        exit_code: of the session: 0 all is done, 1 trials were given up, 130 or 143 interrupted.
+        overhead: share of this session's worker time that no trial used.
+    """
+
+    sweep: Sweep
+    trials: list[Trial] = field(default_factory=list)
+    outcomes: dict[Trial, Outcome] = field(default_factory=dict)
+    running: dict[Trial, float] = field(default_factory=dict)
+    failed: dict[Trial, str] = field(default_factory=dict)
+    attempts: dict[Trial, int] = field(default_factory=dict)
+    first: Facts = field(default_factory=dict)
+    differing: dict[Trial, list[str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    exit_code: int = 0
+    trial_seconds: float = 0.0
+    overhead: float | None = None
+
+    @property
+    def results(self) -> list[Result]:
+        return with_degraded((outcome.result for outcome in self.outcomes.values()), self.sweep.config.statistics.delta)
+
+    @property
+    def waiting(self) -> list[Trial]:
+        busy = self.outcomes.keys() | self.running.keys() | self.failed.keys()
+        return [trial for trial in self.trials if trial not in busy]
+
+    def plan(self) -> None:
+        self.trials = wanted(self.sweep, self.results, self.failed)
+
+    def analysis(self) -> Analysis:
+        """At the last declared look that is complete. A verdict that rests on trials which ran on different things says
+        so in its reason."""
+        found = analyse(self.results, self.sweep.rules(last_look(self.sweep, self.results)))
+        for row in found.rows:
+            cells = {(row.arm, row.point), (self.sweep.config.controls.baseline, row.point)}
+            mixed = [words[0] for trial, words in self.differing.items() if (trial.arm, trial.point) in cells]
+            if mixed:
+                note = f"mixes {len(mixed)} runs on something else ({', '.join(sorted(set(mixed)))})"
+                row.notes.append(note)
+                row.reason = "; ".join(words for words in (row.reason, note) if words)
+        return found
+
+    def read(self, trial: Trial, set_torn_aside: bool) -> None:
+        """Take what a trial's files say; a torn one counts as not run."""
+        folder = self.sweep.run_dir(trial)
+        try:
+            outcome = read_outcome(trial, folder)
+        except TornTrial as error:
+            where = f", what was there is in {set_aside(folder)}" if set_torn_aside else ""
+            self.warnings.append(f"{trial.name}: {error}; the trial runs anew{where}")
+            return
+        if outcome is None:
+            return
+        self.outcomes[trial] = outcome
+        if found := [words for facts in outcome.facts for words in differences(facts, self.first)]:
+            self.differing[trial] = found
+        # A finished trial never goes on: its checkpoints, with the optimiser's state, are needed by nothing.
+        for name in {"all": (), "model": ("checkpoints",), "figures": ("checkpoints", "model")}[self.sweep.config.keep]:
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+    def agree(self, here: Facts) -> None:
+        """Hold what trials would run on now against what the sweep's first trial ran on, and do as the sweep is told
+        where that differs. Raises ValueError, one line, where it is told to refuse."""
+        begun = {trial: self.outcomes[trial].facts if trial in self.outcomes else of_a_trial(folder, {})
+                 for trial in self.trials if (folder := self.sweep.run_dir(trial)).exists()}  # fmt: skip
+        self.first, again = agreed(self.sweep, here, begun)
+        for trial in again:
+            where = set_aside(self.sweep.run_dir(trial), "differs")
+            self.warnings.append(f"{trial.name} runs again; what ran on something else is in {where}")
+            self.outcomes.pop(trial, None)
+            self.differing.pop(trial, None)
+
+
+def load(sweep: Sweep, set_torn_aside: bool = False) -> State:
+    """What the files of a sweep say. A torn trial counts as not run; with ``set_torn_aside`` its folder is renamed."""
+    state, seen = State(sweep, first=next(iter(recorded(sweep.folder)), {})), set()
+    while True:
+        state.plan()
+        unread = [trial for trial in state.trials if trial not in seen]
+        if not unread:
+            return state
+        for trial in unread:
+            seen.add(trial)
+            state.read(trial, set_torn_aside)
+
+
+def read_sweep(folder: Path) -> State:
+    """What the folder of a sweep, finished or not, says. Needs no class of a person's own and builds no model.
+
+    Raises:
+        ValueError: one line, if it is no sweep's folder, or its definition cannot be read.
+    """
+    file = folder / "sweep.yaml"
+    if not file.exists():
+        raise ValueError(f"{folder} is no folder of a sweep: it has no sweep.yaml; give its sweep_dir")
+    return load(Sweep(parse_sweep(["--config", str(file), "--sweep_dir", str(folder)])))
+
+
+def overview(state: State, trials: Sequence[Trial]) -> str:
+    """One letter for each trial: done, running, waiting, diverged, failed."""
+    return "".join(
+        "!" if trial in state.failed
+        else ">" if trial in state.running
+        else "." if trial not in state.outcomes
+        else "x" if state.outcomes[trial].result.failed
+        else "o"
+        for trial in trials
+    )  # fmt: skip
