@@ -17,10 +17,6 @@ class Range:
     high: float | None
     source: str
 
-    def holds(self, value: float) -> bool:
-        """False for what lies outside, and for what is not a number."""
-        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
-
 
 @dataclass(frozen=True)
 class Metric:

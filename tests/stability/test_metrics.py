@@ -82,4 +82,3 @@ def test_entries_are_complete_and_no_range_stands_without_a_source():
         assert re.search(r"\d{4}|common practice|defined here|paper of the kind", entry.source), name
         if entry.healthy is not None:
             assert re.search(r"arXiv:\d{4}\.\d{5}", entry.healthy.source), name
-            assert not entry.healthy.holds(float("nan"))
