@@ -7,6 +7,7 @@ What the programs do, a notebook does in a line:
     resformer.probe(run, "lesion")
     resformer.sweep("sweep.yaml").verdicts
     resformer.variants()
+    resformer.check(MyResidual)
 """
 
 from importlib import import_module
@@ -18,6 +19,7 @@ from .model import ResformerConfig, ResformerForCausalLM, ResformerModel, Residu
 
 if TYPE_CHECKING:
     from .catalogue import variants as variants
+    from .checks import check as check
     from .probing import Probe as Probe
     from .probing import probe as probe
     from .run import Run as Run
@@ -40,6 +42,7 @@ _WHERE = {
     "RunConfig": "training",
     "SweepResult": "sweeping",
     "Trainer": "training",
+    "check": "checks",
     "open_run": "run",
     "open_sweep": "sweeping",
     "probe": "probing",

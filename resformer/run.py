@@ -20,7 +20,7 @@ from transformers.utils import logging
 
 from .files import read_yaml
 from .keys import flat, full_names
-from .programs import INTERRUPTED
+from .programs import INTERRUPTED, apart
 from .training import RunConfig, Trainer, read_config, run_config
 from .training.resuming import newest_whole
 
@@ -178,16 +178,11 @@ def train(config: RunConfig | Mapping[str, Any] | str | Path | None = None, **ke
             raise KeyboardInterrupt(f"interrupted at step {trainer.progress.step}; the same call goes on from there")
         if code == INTERRUPTED[signal.SIGTERM]:
             sys.exit(code)
-        write_page(trainer)
+        if trainer.accelerator.is_main_process and chosen.train.record_every and chosen.train.draw:
+            from .report.run_page import show_run_page
+
+            apart(show_run_page, trainer.folder)
     return Run(trainer.folder)
-
-
-def write_page(trainer: Trainer) -> None:
-    """The run's page, where there was something to record."""
-    if trainer.accelerator.is_main_process and trainer.config.train.record_every:
-        from .report.run_page import show_run_page
-
-        show_run_page(trainer.folder)
 
 
 def as_run_config(config: RunConfig | Mapping[str, Any] | str | Path | None, keywords: Mapping[str, Any]) -> RunConfig:

@@ -32,6 +32,17 @@ def test_all_kinds_are_in_the_table():
     assert table.set_index("kind").parameters["pre"] == 0
 
 
+class Halved(resformer.Residual):
+    """``h + f(h) / 2``."""
+
+    def forward(self, h, f):
+        return h + f(h) / 2
+
+
+def test_a_persons_own_class_can_be_checked():
+    assert "boundary" in repr(resformer.check(Halved, only=["boundary", "causality"]))
+
+
 def test_a_run_its_model_and_its_folder_give_one_answer(run, text):
     by_run = resformer.probe(run, "lesion", sequences=2)
     assert "lesion_increase" in set(by_run.table.metric)
