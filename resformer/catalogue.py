@@ -7,7 +7,7 @@ import pandas as pd
 from .model.catalogue import HIDDEN_SIZE, NUM_HIDDEN_LAYERS, entries
 
 SCALE = (
-    f"Cost against pre, {NUM_HIDDEN_LAYERS} blocks, {HIDDEN_SIZE} wide: parameters, FLOPs of the forward pass, and "
+    f"Cost against pre, {NUM_HIDDEN_LAYERS} blocks, {HIDDEN_SIZE} wide: parameters, FLOPs of forward and backward, and "
     "vectors kept for each token between blocks."
 )
 
