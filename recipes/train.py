@@ -4,7 +4,7 @@ accelerate launch --num_processes 1 recipes/train.py [--config FILE] [--dotted.k
 """
 
 from resformer.programs import apart, run_program
-from resformer.report.run_page import show_run_page
+from resformer.report.runs import show_run_page
 from resformer.training import Trainer, parse_arguments
 
 

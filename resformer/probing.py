@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,23 +45,20 @@ class Probe:
 
     def figure(self) -> alt.TopLevelMixin:
         """The table as an Altair chart."""
-        from .report.probe_figures import FIGURES
+        from .report.probes import FIGURES
 
-        chart: alt.TopLevelMixin = FIGURES[self.name](self.table)
+        chart: alt.TopLevelMixin = FIGURES[self.name](self.table).chart()
         return chart
 
     def save(self, folder: str | Path | None = None) -> Path:
         """Write the table (parquet) and its figure (HTML, SVG, PNG, PDF). Returns their folder."""
-        from .report.charts import save
-        from .report.run_page import figure, write_page
+        from .report.probes import write_probe_page
 
         out = self.folder if folder is None else Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         self.table.to_parquet(out / f"{self.name}.parquet")
-        chart = self.figure()
-        save(chart, out, self.name, self.conditions)
-        title = f"{self.name}: {self.target}"
-        write_page(out / f"{self.name}.html", title, figure(self.name, self.conditions), {self.name: chart.to_dict()})
+        if trouble := write_probe_page(self.name, self.table, out, self.target, self.conditions):
+            print(f"warning: {out / self.name}.html: {trouble}", file=sys.stderr)
         return out
 
     def shown(self) -> pd.DataFrame:

@@ -115,10 +115,9 @@ class Run:
             ValueError: one line, if the recorder was off.
         """
         from .display import Figures
-        from .report.run_data import read_run
-        from .report.run_figures import figures
+        from .report.runs import figures
 
-        return Figures(figures(read_run(self.folder)))
+        return Figures(figures(self.folder))
 
     def __repr__(self) -> str:
         summary = self.summary
@@ -179,7 +178,7 @@ def train(config: RunConfig | Mapping[str, Any] | str | Path | None = None, **ke
         if code == INTERRUPTED[signal.SIGTERM]:
             sys.exit(code)
         if trainer.accelerator.is_main_process and chosen.train.record_every and chosen.train.draw:
-            from .report.run_page import show_run_page
+            from .report.runs import show_run_page
 
             apart(show_run_page, trainer.folder)
     return Run(trainer.folder)

@@ -20,7 +20,7 @@ from .sweeps.session import run_sweep
 
 if TYPE_CHECKING:
     from .display import Figures
-    from .report.sweep_data import SweepReport
+    from .report.sweep import SweepStudy
 
 _FIRST = ["arm", "point", "verdict", "reason", "difference", "difference_low", "difference_high", "loss", "best_rate"]
 
@@ -36,9 +36,9 @@ class SweepResult:
         self.folder = Path(folder)
 
     @cached_property
-    def study(self) -> SweepReport:
+    def study(self) -> SweepStudy:
         """All that its page shows. Raises ValueError, one line, if ``folder`` is no sweep's."""
-        from .report.sweep_data import read_sweep
+        from .report.sweep import read_sweep
 
         return read_sweep(self.folder)
 
@@ -52,15 +52,16 @@ class SweepResult:
     def runs(self) -> pd.DataFrame:
         """One row for each finished run: ``arm``, ``point``, ``learning_rate``, ``seed``, ``role``, ``end_state``,
         ``loss`` in nats per token, ..., and its ``folder`` under that of the sweep, which ``open_run`` opens."""
-        return self.study.runs
+        return self.study.table_of_runs
 
     def figures(self) -> Figures:
         """The figures of the sweep's page, by name, as Altair charts."""
         from .display import Figures
-        from .report.sweep_depth_figures import depth_figures
-        from .report.sweep_figures import figures
+        from .report.comparison import outcome_figures
+        from .report.depth import depth_figures
 
-        return Figures(figures(self.study) | depth_figures(self.study))
+        drawn = [*outcome_figures(self.study), *depth_figures(self.study)]
+        return Figures({figure.name: figure.chart() for figure in drawn if figure.panels})
 
     def __repr__(self) -> str:
         done, known = len(self.study.state.outcomes), len(self.study.state.trials)

@@ -38,7 +38,7 @@ def test_a_run_records_the_stream_and_shows_it(train, recorded):
     assert logged[8]["layers/accumulated_update"] > 0
     page = (train.folder / "recorded" / "report.html").read_text()
     assert "report.html" in recorded.stdout
-    assert 'id="stream_rms"' in page
+    assert 'id="stream"' in page
     assert "http://" not in page.split("<script>")[0]
     assert train.summary("recorded")["end_state"] in ("ok", "stuck")
 
@@ -91,7 +91,7 @@ def test_a_diverging_run_keeps_its_history_up_to_the_last_step(train):
     diverged = summary["divergence_step"]
     assert diverged == summary["step"] + 1 > 3  # the batch that failed was not stepped on
     assert sorted(table[table.metric == "train_gradient_norm"].step) == list(range(1, diverged + 1))
-    assert "ended diverged" in (train.folder / "exploding" / "report.html").read_text()
+    assert "It diverged from step" in (train.folder / "exploding" / "report.html").read_text()
 
 
 def test_the_curvature_probe_takes_the_optimiser_s_own_second_moments(train, recorded):
