@@ -102,6 +102,9 @@ class CompleteP(Scaled):
 class ReZero(Residual):
     """``h + a f(h)``, a learned scalar that starts at 0. Bachlechner et al. 2020, arXiv:2003.04887.
 
+    No norm ever sees the embedding, which therefore has to be of size 1 (``embedding_initializer_range: 1.0``, untied):
+    at 0.02 the branches have next to nothing to read.
+
     Args:
         norm: ``none`` as published, at the end of the stack too; ``pre`` with ``share="site"`` is SkipInit (De and
             Smith 2020, arXiv:2002.10444).
