@@ -111,10 +111,13 @@ def compile_blocks(model) -> None:
     """Compile each block in place; blocks that differ only in depth share a graph. Dropout draws the numbers that it
     draws uncompiled.
 
-    Where a connection's history grows with depth every block is another graph, which torch's limit must allow.
+    Where a connection's history grows with depth every block is another graph, one for training and one for evaluation,
+    and all that one process compiles counts against torch's limit, past which it would go on uncompiled without a word.
     """
-    blocks = model.model.layers
+    blocks, limits = model.model.layers, torch._dynamo.config
     torch._inductor.config.fallback_random = True
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, len(blocks) + 1)
+    limits.recompile_limit += 2 * len(blocks)
+    limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, limits.recompile_limit)
+    limits.fail_on_recompile_limit_hit = True
     for block in blocks:
         block.compile()
