@@ -103,8 +103,8 @@ def test_sub_ln_scales_values_outputs_and_mlps_up(depth):
 
 @pytest.mark.parametrize("depth", [2, 12])
 def test_b2t_scales_all_matrices_of_a_layer(depth):
-    """takase/b2t_connection, ``rescaling_init`` (fairseq/modules/transformer_layer.py:401): fairseq's Xavier weights
-    times ``layer_num ** -0.5``; whatever the model's own scheme is."""
+    """takase/b2t_connection, ``rescaling_init`` (fairseq/modules/transformer_layer.py:401): times
+    ``layer_num ** -0.5``, here from Xavier with gain 1 throughout; whatever the model's own scheme is."""
     for scheme in ("normal", "depth_scaled", "xavier"):
         assert_gains("b2t", lambda name: depth**-0.5, xavier, depth, initialization=scheme)
 
