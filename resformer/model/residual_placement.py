@@ -131,8 +131,8 @@ class BottomToTop(Residual):
     """``norm(h + f(h))``, and the block's input is added again before its last norm. Takase et al. 2022,
     arXiv:2206.00330.
 
-    All matrices of the block start from Xavier with gain 1/sqrt(L), L the number of blocks. The paper's code rescales by
-    1/sqrt(L) what fairseq drew: queries, keys and values with gain 1/sqrt(2), the MLP by torch's default.
+    All matrices of the block start from Xavier with gain 1/sqrt(L), L the number of blocks. The paper's code rescales
+    by 1/sqrt(L) what fairseq drew: queries, keys and values with gain 1/sqrt(2), the MLP by torch's default.
     """
 
     final_norm = False
