@@ -23,7 +23,6 @@ class State:
         running: since when, on the clock of ``time.perf_counter``.
         failed: given up in this session, each with the reason.
         first: what the sweep's first trial ran on.
-        differing: what else a finished trial ran on, in words.
         exit_code: of the session: 0 all is done, 1 trials were given up, 130 or 143 interrupted.
         overhead: share of this session's worker time that no trial used.
     """
@@ -35,7 +34,6 @@ class State:
     failed: dict[Trial, str] = field(default_factory=dict)
     attempts: dict[Trial, int] = field(default_factory=dict)
     first: Facts = field(default_factory=dict)
-    differing: dict[Trial, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     exit_code: int = 0
     trial_seconds: float = 0.0
@@ -44,6 +42,13 @@ class State:
     @property
     def results(self) -> list[Result]:
         return with_degraded((outcome.result for outcome in self.outcomes.values()), self.sweep.config.statistics.delta)
+
+    @property
+    def differing(self) -> dict[Trial, list[str]]:
+        """The finished trials that ran on something else than the first, and what, in words."""
+        found = {trial: [words for facts in outcome.facts for words in differences(facts, self.first)]
+                 for trial, outcome in self.outcomes.items()}  # fmt: skip
+        return {trial: words for trial, words in found.items() if words}
 
     @property
     def waiting(self) -> list[Trial]:
@@ -57,9 +62,10 @@ class State:
         """At the last declared look that is complete. A verdict that rests on trials which ran on different things says
         so in its reason."""
         found = analyse(self.results, self.sweep.rules(last_look(self.sweep, self.results)))
+        differing = self.differing
         for row in found.rows:
             cells = {(row.arm, row.point), (self.sweep.config.controls.baseline, row.point)}
-            mixed = [words[0] for trial, words in self.differing.items() if (trial.arm, trial.point) in cells]
+            mixed = [words[0] for trial, words in differing.items() if (trial.arm, trial.point) in cells]
             if mixed:
                 note = f"mixes {len(mixed)} runs on something else ({', '.join(sorted(set(mixed)))})"
                 row.notes.append(note)
@@ -78,8 +84,6 @@ class State:
         if outcome is None:
             return
         self.outcomes[trial] = outcome
-        if found := [words for facts in outcome.facts for words in differences(facts, self.first)]:
-            self.differing[trial] = found
         # A finished trial never goes on: its checkpoints, with the optimiser's state, are needed by nothing.
         for name in {"all": (), "model": ("checkpoints",), "figures": ("checkpoints", "model")}[self.sweep.config.keep]:
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -94,7 +98,6 @@ class State:
             where = set_aside(self.sweep.run_dir(trial), "differs")
             self.warnings.append(f"{trial.name} runs again; what ran on something else is in {where}")
             self.outcomes.pop(trial, None)
-            self.differing.pop(trial, None)
 
 
 def load(sweep: Sweep, set_torn_aside: bool = False) -> State:

@@ -16,7 +16,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-import torch._dynamo
 
 from ..files import locked, write_yaml
 from ..programs import BAD_INPUT, FAILED, INTERRUPTED
@@ -110,7 +109,6 @@ def run_job(job: Job) -> Ended:
 
 def _in_this_process(job: Job) -> int:
     os.environ["RESFORMER_NUM_THREADS"] = str(job.threads)
-    _forget_other_stacks(job.config)
     try:
         return train(job.program, job.config)
     except SystemExit as error:
@@ -119,18 +117,6 @@ def _in_this_process(job: Job) -> int:
         gc.collect()
         if torch.accelerator.is_available():
             torch.accelerator.empty_cache()
-
-
-def _forget_other_stacks(config: RunConfig) -> None:
-    """Trials of equal shape share what was compiled. What another shape compiled would count towards torch's limit of
-    recompilations, past which a block runs uncompiled without a word."""
-    shape = repr((config.model, config.data.sequence_length, config.train.batch_size, config.train.micro_batch_size))
-    if _compiled_for and _compiled_for != [shape]:
-        torch._dynamo.reset()
-    _compiled_for[:] = [shape]
-
-
-_compiled_for: list[str] = []
 
 
 def _in_processes(job: Job) -> int:

@@ -355,3 +355,27 @@ def test_two_at_once_are_refused(tmp_path):
     assert second.returncode == 2
     assert "another process" in second.stderr
     assert len(second.stderr.splitlines()) == 1
+
+
+def test_a_folder_is_read_without_the_classes_that_its_runs_were_of(tmp_path):
+    from resformer.report.sweep import read_sweep as read_for_the_page
+    from resformer.sweeps.config import parse_sweep
+    from resformer.sweeps.trials import Sweep
+
+    arms = {"pre": {"model.residual": "pre"}, "mine": {"model.residual": "module_that_is_gone:Mine"}}
+    file = command(tmp_path, definition(tmp_path, arms=arms, controls={}, program="module_that_is_gone:Trainer"))[-1]
+    sweep = Sweep(parse_sweep(["--config", file]))
+    sweep.open_folder()
+    assert {trial.arm for trial in read_sweep(sweep.folder).trials} == {"pre", "mine"}
+    assert read_for_the_page(sweep.folder).verdicts.empty
+    with pytest.raises(ValueError, match=r"arm 'mine' at num_hidden_layers=1: .*module_that_is_gone"):
+        sweep.runs  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["quick", "no_such_module:Trainer", "resformer.training:NoTrainer", "builtins:dict"])
+def test_a_program_that_trains_nothing_is_one_line(name):
+    from resformer.sweeps.program import find_program
+
+    with pytest.raises(ValueError, match=r"^program: ") as error:
+        find_program(name)
+    assert "\n" not in str(error.value)
