@@ -89,7 +89,7 @@ def test_with_dropout_the_losses_of_one_process(runs, processes, more):
 
 
 def test_one_process_alone_is_refused(runs):
-    code, _, err = runs.outside("alone", *FLAGS, *SPLIT)
+    code, _, err = runs.outside("alone", *SPLIT)
     assert code == 2
     assert len(err.splitlines()) == 1
     assert "train.shard" in err
