@@ -339,7 +339,8 @@ class ResformerForCausalLM(ResformerPreTrainedModel, GenerationMixin):
         return hints
 
     def floating_point_operations_per_token(self, sequence_length: int) -> int:
-        """Of forward and backward, the mean over a sequence, as torch dispatches them (``operations.Operations``).
+        """Of forward and backward, the mean over a sequence: three times the forward pass as torch dispatches it
+        (``operations.Operations``), for a product's backward pass is two products of its size.
 
         Matrix products, which are those of PaLM's convention (Chowdhery et al. 2022, arXiv:2204.02311, appendix B: six
         for each weight that multiplies, and the whole square of the attention), and what a connection does beside them:
@@ -351,18 +352,19 @@ class ResformerForCausalLM(ResformerPreTrainedModel, GenerationMixin):
         """
         config = self.config
         read_out = 6 * config.widths()[-1] * config.vocab_size
-        with torch.device("meta"):
-            twin = ResformerModel._from_config(copy.deepcopy(config), attn_implementation="sdpa").eval()
+        with torch.device("meta"), torch.no_grad():
+            twin = self.model
+            if self.device.type != "meta":
+                twin = ResformerModel._from_config(copy.deepcopy(config), attn_implementation="sdpa").eval()
             ids = torch.empty(1, sequence_length, dtype=torch.long)
             try:
                 with Operations() as counted:
-                    hidden_states = twin(input_ids=ids, use_cache=False).last_hidden_state
-                    hidden_states.backward(torch.empty_like(hidden_states))
+                    twin(input_ids=ids, use_cache=False)
             except (NotImplementedError, RuntimeError):
                 weights = twin.num_parameters() - twin.embed_tokens.weight.numel()
                 heads = config.num_hidden_layers * config.num_attention_heads * config.head_dim
                 return 6 * weights + 12 * heads * sequence_length + read_out
-        return counted.total // sequence_length + read_out
+        return 3 * counted.total // sequence_length + read_out
 
 
 ResformerModel.register_for_auto_class("AutoModel")

@@ -28,8 +28,11 @@ def test_the_ledger_is_what_is_dispatched(residual):
     ledger = model.floating_point_operations_per_token(LENGTH) * LENGTH - read_out
     ours = counted(Operations(), model)
     assert ours.products == counted(FlopCounterMode(display=False), model).get_total_flops()
+    with torch.no_grad(), Operations() as forward:
+        model.model(input_ids=tokens(1, LENGTH), use_cache=False)
+    assert 3 * forward.products == ours.products
     assert ours.products < ledger
-    assert ledger == pytest.approx(ours.total, rel=0.03)  # the CPU's norms and masks are other operations
+    assert ledger == pytest.approx(ours.total, rel=0.05)  # the CPU's norms and masks are other operations
 
 
 def per_token(residual) -> int:
