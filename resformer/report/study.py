@@ -116,10 +116,7 @@ def read_run(folder: Path, arm: str = "", point: str = "") -> Run:
         ValueError: one line, if it is no run's folder at all.
     """
     if not (folder / "config.yaml").exists() and not (folder / "layers.parquet").exists():
-        raise ValueError(
-            f"{folder} is no folder of a run (it has neither config.yaml nor layers.parquet) nor of a sweep (it has no "
-            "sweep.yaml)"
-        )
+        raise ValueError(f"{folder} is no folder of a run (it has neither config.yaml nor layers.parquet)")
     problems: list[str] = []
 
     def read(name: str, how: Any, empty: Any, kind: type) -> Any:

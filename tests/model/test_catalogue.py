@@ -44,7 +44,7 @@ def test_costs(rows):
 
 
 def test_the_readme_shows_the_table_of_the_code():
-    found = (ROOT / "README.md").read_text()
+    found = (ROOT / "resformer" / "model" / "README.md").read_text()
     assert markdown(variants()) in found, "run: python recipes/variants.py --format markdown"
 
 
