@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards"]
 
 # Writes what a run writes. An arm's weight_decay says how it behaves: 0.5 dies hard, 0.6 dies once, 0.7 diverges,
-# 0.8 refuses, 0.9 hangs twice.
+# 0.8 refuses, 0.9 hangs twice with seed 9.
 PROGRAM = """
 import json, math, os, random, signal, sys, time
 from pathlib import Path
@@ -34,7 +34,7 @@ def main(config):
     stopped = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.append(1))
-    if kind == 0.9 and len((folder / "runs").read_text()) < 3:
+    if kind == 0.9 and config.seed == 9 and len((folder / "runs").read_text()) < 3:
         time.sleep(600)
     print("training", config.run_dir)
     for _ in range(int(os.environ.get("TENTHS", "0"))):
