@@ -202,6 +202,14 @@ class Residual(nn.Module):
     oracle: ClassVar[str] = "formula"
     """What the class is held against in ``tests/parity``: ``formula``, or a package and its class besides."""
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "init_weights" in vars(cls):
+            raise ValueError(
+                f"{cls.__name__}.init_weights would never be called: say where a tensor starts when it is made, by "
+                "parameter, buffer or starting, and where the branch's matrices start in branch_start"
+            )
+
     def __init__(self, config, site: Site):
         super().__init__()
         self.config = config

@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resformer import ResformerConfig
+from resformer import ResformerConfig, Residual
 from resformer.model.specification import KINDS, PRESETS, Connection, ResidualError, place, resolve
 
 
@@ -156,3 +156,11 @@ def test_other_refusals(options, parts):
 
 def test_presets_and_kinds_do_not_collide():
     assert not set(PRESETS) & set(KINDS)
+
+
+def test_a_start_that_nobody_would_draw_is_refused_when_the_class_is_made():
+    with pytest.raises(ValueError, match=r"Old.init_weights would never be called: .*branch_start"):
+
+        class Old(Residual):
+            def init_weights(self, branch):
+                pass
