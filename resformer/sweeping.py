@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from .display import Figures
     from .report.sweep import SweepStudy
 
-_FIRST = ["arm", "point", "verdict", "reason", "difference", "difference_low", "difference_high", "loss", "best_rate"]
+_FIRST = ["arm", "point", "stability", "stability_reason", "verdict", "reason",
+          "difference", "difference_low", "difference_high", "loss", "best_rate"]  # fmt: skip
 
 
 class SweepResult:

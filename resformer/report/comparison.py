@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..stability.endstate import FAILED as ENDED_BADLY
-from ..sweeps.inference import t_estimate, wilson
+from ..sweeps.inference import clopper_pearson, t_estimate
 from .charts import (
     COLOURS,
     FAILED,
@@ -25,7 +25,7 @@ from .charts import (
 )
 from .sweep import SweepStudy
 
-VERDICTS = {"better": 8, "equivalent": 9, "worse": 1, "unstable": 4, "unresolved": 0, "baseline": 0}
+VERDICTS = {"better": 8, "equivalent": 9, "worse": 1, "unresolved": 0, "baseline": 0}
 """Each verdict's colour; the verdict stands beside its interval as a word too."""
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
 
@@ -66,7 +66,8 @@ def forest(study: SweepStudy) -> Figure:
     table = table[np.isfinite(table.difference.astype(float))] if len(table) else table
     for point in _points(study, table):
         rows = table[table.point == point][
-            ["arm", "point", "verdict", "reason", "difference", "difference_low", "difference_high", "p_holm", "mdd"]
+            ["arm", "point", "verdict", "reason", "difference", "difference_low", "difference_high", "p_adjusted",
+             "detectable"]
         ].astype({"difference": float, "difference_low": float, "difference_high": float})  # fmt: skip
         rows = rounded(rows)
         y = alt.Y("arm:N", sort=study.arms, title=None, axis=alt.Axis(labelLimit=150))
@@ -74,7 +75,16 @@ def forest(study: SweepStudy) -> Figure:
         names = [name for name in VERDICTS if (rows.verdict == name).any()]
         hues = alt.Scale(domain=names, range=[COLOURS[VERDICTS[name]] for name in names])
         colour = alt.Color("verdict:N", scale=hues, legend=None)
-        told = ["arm", "verdict", "reason", "difference", "difference_low", "difference_high", "p_holm", "mdd"]
+        told = [
+            "arm",
+            "verdict",
+            "reason",
+            "difference",
+            "difference_low",
+            "difference_high",
+            "p_adjusted",
+            "detectable",
+        ]
         band = alt.Chart(pd.DataFrame([{"low": -margin, "high": margin}])).mark_rect(color=GUIDE, opacity=0.12)
         zero = alt.Chart(pd.DataFrame([{"zero": 0}])).mark_rule(color=GUIDE)
         spread = rows.dropna(subset=["difference_low"])
@@ -111,7 +121,7 @@ def stability(study: SweepStudy) -> Figure:
     lines = []
     for (arm, point, rate), cell in runs.groupby(["arm", "point", "learning_rate"], sort=False):
         bad, number = int(cell.bad.sum()), len(cell)
-        lines.append((arm, point, rate, bad / number, *wilson(bad, number), f"{bad} of {number}"))
+        lines.append((arm, point, rate, bad / number, *clopper_pearson(bad, number), f"{bad} of {number}"))
     frame = pd.DataFrame(lines, columns=["arm", "point", "learning_rate", "value", "low", "high", "bad"])
     x, style = _rates(frame), _style(study)
     y = alt.Y("value:Q", title="share of runs", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
@@ -201,8 +211,8 @@ def ladder(study: SweepStudy) -> Figure:
         "ladder",
         f"How it changes with {name}",
         "Best held-out loss, with the half width of the 95 % interval of the paired difference from the baseline; "
-        "learning-rate sensitivity S (the smaller, the less the rate matters); headroom in decades between the best "
-        "and the largest rate at which nothing failed.",
+        "learning-rate sensitivity S (the smaller, the less the rate matters); the multiple of the "
+        "best rate up to which the median seed trains.",
         empty="the grid has no numeric key with several values",
     )
     table = study.verdicts
@@ -214,7 +224,7 @@ def ladder(study: SweepStudy) -> Figure:
     axis = alt.Axis(values=sorted(set(table.depth)))
     x = alt.X("depth:Q", scale=alt.Scale(type="log", base=2, padding=14), title=name, axis=axis)
     for column, title in (("loss", "best held-out loss, nats per token"), ("S", "sensitivity S, nats"),
-                          ("headroom", "headroom, decades")):  # fmt: skip
+                          ("trains_to", "trains to this multiple")):  # fmt: skip
         rows = table[["arm", "depth", "verdict"]].assign(value=table[column].astype(float))
         rows = rows.assign(low=rows.value - half, high=rows.value + half).dropna(subset=["value"])
         if rows.empty:

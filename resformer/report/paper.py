@@ -35,10 +35,10 @@ def methods(study: SweepStudy) -> str:
         f"where the best lay at the edge) on {tuning}, and reported on {len(seeds.reporting)} other seeds; runs of the "
         "same seed share the order of the data and the initial values of all parameters that both models have.",
         "Differences of held-out loss (nats per token) are paired by seed; we report 95 % t intervals, two-sided "
-        f"paired t tests adjusted by Holm's method over all comparisons (alpha {chosen.alpha:g}), and two one-sided "
-        f"tests against a margin of {chosen.margin:g} nats declared before the first run.",
+        f"paired t tests of sound runs, adjusted by Holm's method over all comparisons (alpha {chosen.alpha:g}), and "
+        f"two one-sided tests against a margin of {chosen.margin:g} nats declared before the first run.",
         f"Runs that diverged, got stuck at the unigram entropy or ended more than {chosen.delta:g} nats above their "
-        "arm's best count as bad ends and are never dropped: their loss is clipped at the loss before training.",
+        "fellows count as bad ends: their chance is tested apart, and they enter no mean of losses.",
     ]
     if controls.a_a_control:
         parts.append(f"As a negative control the baseline was run again under another name ({controls.a_a_control}).")

@@ -15,7 +15,7 @@ import pandas as pd
 from ..stability.endstate import BAD_ENDS, FAILED
 from ..sweeps.analysis import Analysis, Row
 from ..sweeps.curves import depth_limit
-from ..sweeps.inference import poisson_rate
+from ..sweeps.inference import event_rate
 from ..sweeps.outcomes import Outcome
 from ..sweeps.state import State
 from ..sweeps.state import read_sweep as read_state
@@ -100,36 +100,35 @@ class SweepStudy(Study):
         base_step, base_memory = self._cost(str(self.baseline), row.point)
         if "memory" in timed:
             memory, base_memory = timed["memory"], _entry(self.steps, self.baseline, row.point).get("memory")
-        events = [o.spikes for o in at_best]
-        counted = sum(e for e in events if e is not None) if events and None not in events else None
-        thousands = sum(o.steps for o in at_best) / 1000
-        low, high = poisson_rate(counted, thousands) if counted is not None and thousands else (None, None)
+        events = [o.spikes for o in at_best if o.spikes is not None]
+        thousands = sum(o.steps for o in at_best) / 1000 / max(1, len(at_best))
+        counted = sum(events) if events and len(events) == len(at_best) and thousands else None
+        low, high = event_rate(events, thousands) if counted is not None else (None, None)
         profile = self.profiles.get((row.arm, row.point), {})
-        difference, at_rate = row.matched_optimum, row.matched_rate
-        compared = row.evidence is not None
+        stability, loss, s = row.stability_comparison, row.loss_comparison, row.sensitivity
         return {
-            "arm": row.arm, "point": row.point, "verdict": row.verdict, "reason": row.reason,
-            "runs": sum(row.end_states.values()),
-            "failed": sum(row.end_states.get(name, 0) for name in FAILED),
+            "arm": row.arm, "point": row.point, "role": row.role,
+            "stability": stability.verdict if stability else row.role,
+            "stability_reason": stability.reason if stability else "",
+            "stability_p_adjusted": stability.p_adjusted if stability else None,
+            "bad_ends": ", ".join(f"{at.bad}/{at.n} at x{at.multiple:g}" for at in row.bad_ends),
+            "any_bad_low": row.any_bad.low, "any_bad_high": row.any_bad.high,
+            "verdict": loss.verdict if loss else row.role, "reason": loss.reason if loss else "",
+            "runs": row.bad_ends[0].n, "failed": row.bad_ends[0].bad,
             "end_states": ", ".join(f"{name} {count}" for name, count in row.end_states.items()),
             "loss": row.loss.mean, "loss_low": row.loss.low, "loss_high": row.loss.high,
-            "best_fitted_loss": row.optimum.fitted_loss,
-            "difference": difference.mean if compared else None,
-            "difference_low": difference.low if compared else None,
-            "difference_high": difference.high if compared else None,
-            "p_holm": row.evidence.p_holm if row.evidence else None,
-            "tost_holm": row.evidence.tost_holm if row.evidence else None,
-            "mdd": row.mdd if compared else None,
-            "rate_difference": at_rate.mean if compared else None,
-            "rate_difference_low": at_rate.low if compared else None,
-            "rate_difference_high": at_rate.high if compared else None,
-            "best_rate": row.optimum.rate, "fitted_rate": row.optimum.fitted_rate,
-            "interior": row.optimum.interior, "largest_stable_rate": row.largest_stable, "headroom": row.headroom,
-            "S": row.sensitivity.value, "S_low": row.sensitivity.window[0], "S_high": row.sensitivity.window[1],
-            "S_difference": row.sensitivity_difference.mean,
-            "S_difference_low": row.sensitivity_difference.low,
-            "S_difference_high": row.sensitivity_difference.high, "S_centred": row.centred_sensitivity,
-            "events_per_1000": counted / thousands if counted is not None and thousands else None,
+            "best_fitted_loss": row.optimum.loss,
+            "difference": loss.difference if loss else None, "difference_low": loss.low if loss else None,
+            "difference_high": loss.high if loss else None, "p_adjusted": loss.p_adjusted if loss else None,
+            "equivalence_p_adjusted": loss.equivalence_adjusted if loss else None,
+            "detectable": loss.detectable if loss else None,
+            "best_rate": row.optimum.rate, "best_rate_low": row.optimum.low, "best_rate_high": row.optimum.high,
+            "interior": row.optimum.interior, "regret": row.optimum.regret, "trains_to": row.trains_to[0],
+            "trains_to_low": row.trains_to[1], "trains_to_high": row.trains_to[2],
+            "S": s.value.mean if s else None, "S_low": s.value.low if s else None,
+            "S_high": s.value.high if s else None,
+            "S_below": s.low_side.mean if s else None, "S_above": s.high_side.mean if s else None,
+            "events_per_1000": counted / thousands / len(events) if counted is not None else None,
             "events_low": low, "events_high": high, "olmo2_percent": _olmo2(at_best),
             "depth_limit": self.depth_limits.get(row.arm),
             "stream_growth": profile.get("stream_growth"), "gradient_ratio": profile.get("gradient_ratio"),

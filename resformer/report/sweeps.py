@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..sweeps.inference import wilson
+from ..sweeps.inference import clopper_pearson
 from .comparison import outcome_figures
 from .depth import depth_figures
 from .page import Page, Sentence
@@ -16,11 +16,13 @@ from .sweep import SweepStudy, read_sweep
 from .tables import Cell, Column, Row, Table, absent, cell, with_interval
 
 _RULE = (
-    "Better or worse is said only if the A/A control came out null at that point, the positive control was flagged, "
-    "both best learning rates lie inside the grid, the 95 % interval of the paired difference excludes zero, and p, "
-    "adjusted by Holm over all comparisons of the sweep, is below alpha, even where the loser may take the winner's "
-    "rate (lest a badly tuned one decide). Equivalent: two one-sided tests against the margin, adjusted likewise. "
-    "Unstable: a reporting run at the arm's best rate ended stuck or diverged. Everything else is unresolved."
+    "More or less stable: at the declared multiples of each arm's own best rate its seeds end badly (diverged, stuck "
+    "or degraded against their fellows) more or less often than the baseline's, by an exact permutation of seeds. "
+    "Better or worse: the sound runs at the best rates differ in a paired t test, whoever seems to lose credited with "
+    "what its tuning may have left. As stable, equivalent: the exact bounds, or two one-sided t tests, lie inside the "
+    "declared margin. Each p is adjusted by Holm over every comparison that was declared and for the looks taken, and "
+    "something is said only if the A/A control came out null at that point and the positive control was flagged. "
+    "Everything else is unresolved."
 )
 
 
@@ -60,6 +62,7 @@ def page_of(study: SweepStudy) -> Page:
         )
     roles = {config.controls.baseline: "baseline", config.controls.a_a_control: "A/A control"}
     roles |= {config.controls.positive_control: "positive control"}
+    roles |= {config.controls.sensitivity_control: "sensitivity control"}
     differing = [
         f"{arm}: {'; '.join(map(str, found)) or 'none'}"
         + (f" (because: {because})" if (because := study.sweep.because.get(arm)) else "")
@@ -88,8 +91,7 @@ def answer(study: SweepStudy) -> list[Sentence]:
     table = study.verdicts
     if table.empty:
         return [Sentence("No learning rate is tuned yet, so there is no answer.")]
-    controls = {study.baseline, study.a_a_control, study.sweep.config.controls.positive_control}
-    asked = table[~table.arm.isin(controls)]
+    asked = table[table.role == "arm"]
     return [
         Sentence(_more_stable(study, asked), f"More stable than {study.baseline}?", "stability"),
         Sentence(_better(asked), "Better?", "forest"),
@@ -120,7 +122,7 @@ def _better(asked: pd.DataFrame) -> str:
     left = asked[asked.verdict == "unresolved"]
     if len(left):
         cells_ = len(left)
-        mdd = pd.to_numeric(left.mdd).dropna()
+        mdd = pd.to_numeric(left.detectable).dropna()
         needed = f" These seeds find differences from about {mdd.median():.3f} nats on." if len(mdd) else ""
         whole = "No comparison is decided" if not words else f"Not decided: {cells_} of {len(asked)} comparisons"
         words.append(f"{whole} ({left.reason.mode().iloc[0]}).{needed}")
@@ -136,11 +138,12 @@ def _more_stable(study: SweepStudy, asked: pd.DataFrame) -> str:
     )
     others = {arm: counts.loc[arm] for arm in dict.fromkeys(asked.arm) if arm in counts.index}
     parts = [f"{arm} {int(found['sum'])} of {int(found['count'])}" for arm, found in others.items()]
-    unstable = asked[asked.verdict == "unstable"]
-    failed = [f"{line.arm}{' at ' + line.point if line.point else ''}" for line in unstable.itertuples()]
-    at_best = (
-        f" Failed at their own best rate: {', '.join(failed)}." if failed else " None failed at its own best rate."
-    )
+    verdicts = [
+        f"{line.arm}{' at ' + line.point if line.point else ''} is {line.stability}"
+        for line in asked.itertuples()
+        if line.stability != "unresolved"
+    ]
+    at_best = f" By the test: {', '.join(verdicts)}." if verdicts else " No difference in stability is decided."
     return said + (f"The others: {', '.join(parts)}." if parts else "") + at_best
 
 
@@ -187,26 +190,30 @@ _ARM, _POINT = Column("arm"), Column("point", "place in the grid")
 def verdict_table(study: SweepStudy) -> Table:
     def cells_of(line: dict[str, Any]) -> list[Cell]:
         failed, runs = int(line["failed"]), int(line["runs"])
-        interval = "" if not runs else " [{:.0%}, {:.0%}]".format(*wilson(failed, runs))
+        interval = "" if not runs else " [{:.0%}, {:.0%}]".format(*clopper_pearson(failed, runs))
         kind = str(line["verdict"])
         return [
+            Cell(str(line["stability"]), str(line["stability"])),
+            cell(line["bad_ends"]),
             Cell(kind, kind, kind),
             cell(line["reason"]),
             with_interval(line["difference"], line["difference_low"], line["difference_high"], "+.4f"),
             with_interval(line["loss"], line["loss_low"], line["loss_high"], ".4f"),
             Cell(f"{failed}/{runs}{interval}", failed / runs if runs else 0),
-            cell(line["p_holm"], ".2g"),
-            cell(line["mdd"], ".4f"),
+            cell(line["p_adjusted"], ".2g"),
+            cell(line["detectable"], ".4f"),
         ]
 
     columns = [
         _ARM, _POINT,
-        Column("verdict", f"against {study.baseline}, by the rule below"),
+        Column("stability", f"against {study.baseline}, by the rule below"),
+        Column("bad ends", "of the reporting runs at multiples of the arm's best rate"),
+        Column("verdict", f"of the loss, against {study.baseline}, by the rule below"),
         Column("why", print=False),
-        Column("difference", "from the baseline, each at its own best rate, paired by seed, 95 % t interval, nats"),
+        Column("difference", "from the baseline, each at its own best rate, sound runs, paired by seed, 95 %, nats"),
         Column("loss", "held-out, nats per token, at the arm's best rate: mean over seeds, 95 % t interval"),
-        Column("failed", "stuck or diverged, of all reporting runs there, with a 95 % Wilson interval"),
-        Column("Holm p", "two-sided, at each one's best rate or with the loser at the winner's, the larger; adjusted"),
+        Column("failed", "diverged, stuck or degraded, of all reporting runs there, with a exact 95 % interval"),
+        Column("adjusted p", "two-sided, the loser credited with its tuning regret; for all comparisons and looks"),
         Column("detectable", "smallest true difference that these seeds find with 80 % power, nats"),
     ]  # fmt: skip
     rows = _rows(study, cells_of)
@@ -215,16 +222,13 @@ def verdict_table(study: SweepStudy) -> Table:
 
 def rate_table(study: SweepStudy) -> Table:
     def cells_of(line: dict[str, Any]) -> list[Cell]:
-        vertex = f" ({line['fitted_rate']:.2g})" if line["fitted_rate"] != line["best_rate"] else ""
         edge = "" if line["interior"] else ", at the edge"
         return [
-            Cell(f"{line['best_rate']:g}{vertex}{edge}", line["best_rate"]),
-            cell(line["largest_stable_rate"], "g"),
-            cell(line["headroom"], ".2f"),
-            cell(line["S"], ".3f"),
-            with_interval(line["S_difference"], line["S_difference_low"], line["S_difference_high"], "+.3f"),
-            cell(line["S_centred"], ".3f"),
-            with_interval(line["rate_difference"], line["rate_difference_low"], line["rate_difference_high"], "+.4f"),
+            Cell(f"{line['best_rate']:g}{edge}", line["best_rate"]),
+            with_interval(line["trains_to"], line["trains_to_low"], line["trains_to_high"], "g"),
+            with_interval(line["S"], line["S_low"], line["S_high"], ".3f"),
+            cell(line["S_below"], ".3f"),
+            cell(line["S_above"], ".3f"),
             with_interval(line["events_per_1000"], line["events_low"], line["events_high"], ".2f"),
             cell(line["olmo2_percent"], ".3f"),
             cell(line["depth_limit"], ".0f"),
@@ -235,14 +239,12 @@ def rate_table(study: SweepStudy) -> Table:
 
     columns = [
         _ARM, _POINT,
-        Column("best rate", "chosen on the tuning seeds; in brackets the vertex of a parabola where there is one"),
-        Column("stable to", "largest rate at which no run diverged and the mean is within delta of the best"),
-        Column("headroom", "decades between the two"),
-        Column("S", "learning-rate sensitivity, nats (Wortsman et al. 2023)"),
-        Column("S, difference", "paired, from the baseline, 95 % t interval", print=False),
-        Column("S, centred", "over a window around the arm's own best rate", print=False),
-        Column("at its rate", "difference of loss, both at the baseline's best rate, 95 % t interval", print=False),
-        Column("spikes/1k", "loss spikes per 1,000 steps with 95 % Poisson interval"),
+        Column("best rate", "vertex of a parabola through the tuning runs around the best rung, or that rung"),
+        Column("trains to", "multiple of the best rate up to which the median seed trains, with 95 % interval"),
+        Column("S", "learning-rate sensitivity, nats (Wortsman et al. 2023), on rates common to all"),
+        Column("S, below", "its part from rates below the best", print=False),
+        Column("S, above", "its part from rates above the best", print=False),
+        Column("spikes/1k", "loss spikes per 1,000 steps with a 95 % interval that allows for runs that differ"),
         Column("OLMo 2 score", "percentage of steps whose loss is 7 deviations off the last 1,000", print=False),
         Column("depth limit", "deepest point up to which all runs trained, the rate tuned at each depth"),
         Column("RMS end/start", "of the stream, end of the stack over embedding, last look, median over seeds"),

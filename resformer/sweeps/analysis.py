@@ -1,245 +1,320 @@
 """From the results of a sweep's runs to one row for each arm at each point of the grid. Pure: reads no file."""
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import special
 
-from ..stability.endstate import FAILED
-from . import curves
-from .inference import Estimate, holm, minimum_detectable_difference, t_estimate, tost
-from .verdict import Evidence, Verdict, decide, has_fired, is_null
+from .curves import Optimum, clip_losses, optimum, reporting_rates
+from .detectable import design_warnings, family_size
+from .endings import BadEnds, bad_ends, bad_seeds, ended_badly, with_degraded
+from .inference import Estimate, t_estimate
+from .looks import alpha_at
+from .loss_test import loss_test
+from .results import Result, Rules
+from .sensitivity import Sensitivity, common_window, lr_sensitivity
+from .stability_test import difference_bounds, equivalence_p, stability_p
+from .verdict import Comparison, Quantity, conclude, take_look
 
-
-@dataclass(frozen=True)
-class Result:
-    """A finished run. ``val_loss`` (nats per token) is nan where it diverged, ``initial_loss`` is the one before the
-    first update, ``end_state`` one of the five of STABILITY."""
-
-    arm: str
-    point: str
-    learning_rate: float
-    seed: int
-    val_loss: float
-    initial_loss: float
-    end_state: str = "ok"
-
-    @property
-    def failed(self) -> bool:
-        return self.end_state in FAILED or not np.isfinite(self.val_loss)
-
-    @property
-    def clipped(self) -> float:
-        return float(curves.clip_losses(self.val_loss, self.initial_loss))
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What was declared before the first run: who is compared with whom, on which seeds, and what matters."""
-
-    arms: Sequence[str]
-    points: Sequence[str]
-    baseline: str
-    tuning_seeds: Sequence[int]
-    reporting_seeds: Sequence[int]
-    a_a_control: str | None = None
-    """The A/A arm: the baseline under another name."""
-    positive_control: str | None = None
-    """The arm known to break."""
-    positive_control_points: Sequence[str] | None = None
-    """Where it is known to break; by default anywhere."""
-    margin: float = 0.01
-    """Smallest difference of interest, nats."""
-    delta: float = curves.DELTA
-    window: tuple[float, float] | None = None
-    alpha: float = 0.05
+Seeds = Mapping[int, Result]
+Runs = Mapping[tuple[str, str], Mapping[float, Seeds]]
 
 
 @dataclass
 class Row:
-    """One arm at one point. Losses in nats per token; differences are arm minus baseline, paired by seed."""
+    """One arm at one point. Losses in nats per token; ``arm - baseline`` where something is a difference.
+
+    Attributes:
+        role: baseline, arm, a_a_control, positive_control, sensitivity_control or equal_time (the baseline trained for
+            as long as an arm takes).
+        rates: the tuned ones, ascending.
+        losses: clipped [rates, tuning seeds].
+        loss: of the sound reporting runs at the best rate.
+        bad_ends: of the reporting runs, at each multiple of the best rate.
+        any_bad: chance that a seed ends badly at any multiple.
+        trains_to: highest multiple up to which the median reporting seed trains, with the 95 % interval of that median;
+            0 where it does not even at the best rate. The last multiple says "at least".
+        sensitivity: on the window common to all arms and points, on every seed that ran each of its rates.
+        missing: reporting runs that are not there yet.
+    """
 
     arm: str
     point: str
+    role: str
     rates: list[float]
     losses: np.ndarray
-    """Clipped [rates, tuning seeds]."""
-    optimum: curves.Optimum
-    largest_stable: float | None
-    headroom: float | None
-    sensitivity: curves.Sensitivity
-    sensitivity_difference: Estimate
-    centred_sensitivity: float | None
+    optimum: Optimum
     loss: Estimate
-    """At the arm's own best rate, on the reporting seeds."""
-    matched_optimum: Estimate
-    """Each at its own best rate."""
-    matched_rate: Estimate
-    """The arm at the baseline's best rate, the baseline there too."""
-    matched_own_rate: Estimate
-    """Both at the arm's best rate."""
-    mdd: float
-    end_states: dict[str, int]
-    evidence: Evidence | None = None
-    verdict: Verdict = "unresolved"
-    reason: str = "not finished"
-    notes: list[str] = field(default_factory=list)
+    bad_ends: list[BadEnds]
+    any_bad: BadEnds
+    trains_to: tuple[float, float, float]
+    sensitivity: Sensitivity | None
+    missing: int
+    loss_comparison: Comparison | None = None
+    stability_comparison: Comparison | None = None
+    equal_time: Comparison | None = None
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        found = (self.stability_comparison, self.loss_comparison, self.equal_time)
+        return [comparison for comparison in found if comparison is not None]
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is left for more seeds to say. Controls run on with the baseline, whatever they say."""
+        return self.role == "arm" and all(c.verdict != "unresolved" for c in self.comparisons)
+
+    @property
+    def end_states(self) -> dict[str, int]:
+        """Of the reporting runs at the best rate."""
+        return self.bad_ends[0].end_states
 
 
 @dataclass
 class Analysis:
+    """``a_a_is_null``: by point, whether the A/A control came out null. ``family``: number of corrected comparisons.
+    ``levels``: alpha spent at each look. ``warnings``: what the design cannot answer. ``sigma_seed``: by point,
+    standard deviation over seeds of the baseline's sound losses."""
+
     rows: list[Row]
     a_a_is_null: dict[str, bool | None]
-    """By point."""
     positive_control_fired: bool | None
-    depth_limits: dict[str, int | None] = field(default_factory=dict)
+    family: int
+    levels: list[float]
+    warnings: list[str]
     sigma_seed: dict[str, float] = field(default_factory=dict)
-    """By point: standard deviation over the reporting seeds of the baseline's loss."""
 
     def row(self, arm: str, point: str) -> Row | None:
         return next((row for row in self.rows if (row.arm, row.point) == (arm, point)), None)
 
 
-Runs = dict[tuple[str, str], dict[float, dict[int, Result]]]
-
-
 def analyse(results: Iterable[Result], rules: Rules) -> Analysis:
     """One row for each arm and point of which at least one learning rate is tuned on every tuning seed.
 
-    The best rate is chosen on the tuning seeds and reported on the others, so that no loss is quoted on the seeds that
-    chose it. Holm's family is every comparison of the sweep, controls included.
+    The best rate is chosen on the tuning seeds and everything is reported on the others, so that nothing is quoted on
+    the seeds that chose. The family is every comparison that was declared, finished or not, controls excluded.
     """
-    runs: Runs = defaultdict(lambda: defaultdict(dict))
-    for result in results:
-        runs[result.arm, result.point][result.learning_rate][result.seed] = result
-    rows = [
-        row
-        for point in rules.points
-        for arm in sorted(rules.arms, key=lambda arm: arm != rules.baseline)
-        if (row := _row(arm, point, runs, rules)) is not None
-    ]
-    compared = [row for row in rows if row.evidence is not None]
-    evidence = [row.evidence for row in compared if row.evidence is not None]
-    adjusted = zip(holm([e.p_holm for e in evidence]), holm([e.tost_holm for e in evidence]), strict=True)
-    for row, e, (p, q) in zip(compared, evidence, adjusted, strict=True):
-        row.evidence = replace(e, p_holm=float(p), tost_holm=float(q))
-    analysis = Analysis(rows, *_controls(compared, rules))
+    runs = _table(with_degraded(results, rules.delta))
+    companions = {(name, point): arm for (arm, point), name in rules.equal_time.items()}
+    optima: dict[tuple[str, str], Optimum] = {}
+    for point in rules.points:
+        for arm in rules.arms:
+            if (arm, point) not in companions and (best := tuned(runs.get((arm, point), {}), rules)) is not None:
+                optima[arm, point] = best
+        for name, where in companions:
+            if where == point and (rules.baseline, point) in optima:
+                optima[name, point] = optima[rules.baseline, point]
+    cells = [(arm, point) for point in rules.points for arm in rules.arms if (arm, point) in optima]
+    window = common_window(
+        (_tuned_rates(runs.get(key, {}), rules) for key in cells if key not in companions), rules.window
+    )
+    rows = [_row(arm, point, runs.get((arm, point), {}), optima[arm, point], window, rules) for arm, point in cells]
+    analysis = Analysis(
+        rows, {}, None, family_size(rules), alpha_at(rules.all_looks, rules.declared_looks, rules.alpha),
+        design_warnings(rules),
+    )  # fmt: skip
+    comparing = _Comparing(runs, optima, rules)
+    _decide(analysis, comparing, rules)
     for row in rows:
-        if row.arm == rules.baseline:
-            row.verdict, row.reason = "baseline", ""
+        if row.role == "baseline":
             analysis.sigma_seed[row.point] = row.loss.sd
-        elif row.evidence is not None:
-            null = analysis.a_a_is_null.get(row.point)
-            row.verdict, row.reason = decide(row.evidence, null, analysis.positive_control_fired, rules.alpha)
-    order = {arm: index for index, arm in enumerate(rules.arms)}
-    rows.sort(key=lambda row: (rules.points.index(row.point), order[row.arm]))
     return analysis
 
 
-def tuned(runs: dict[float, dict[int, Result]], rules: Rules) -> tuple[list[float], np.ndarray, np.ndarray]:
-    """The rates that every tuning seed finished, ascending, with losses and initial losses [rates, tuning seeds]."""
-    rates = sorted(rate for rate, seeds in runs.items() if set(rules.tuning_seeds) <= set(seeds))
-    cells = [[runs[rate][seed] for seed in rules.tuning_seeds] for rate in rates]
-    losses = np.array([[cell.val_loss for cell in row] for row in cells])
-    return rates, losses, np.array([[cell.initial_loss for cell in row] for row in cells])
-
-
-def _row(arm: str, point: str, runs: Runs, rules: Rules) -> Row | None:
-    mine, theirs = runs.get((arm, point)), runs.get((rules.baseline, point))
-    if mine is None or theirs is None:
+def tuned(runs: Mapping[float, Seeds], rules: Rules) -> Optimum | None:
+    """The best rate of an arm at a point; none where no rate is finished on every tuning seed."""
+    rates = _tuned_rates(runs, rules)
+    if not rates:
         return None
-    (rates, losses, initial), (their_rates, their_losses, their_initial) = tuned(mine, rules), tuned(theirs, rules)
-    if not rates or not their_rates:
-        return None
-    best = curves.optimum(rates, losses, initial, rules.delta)
-    their_best = curves.optimum(their_rates, their_losses, their_initial, rules.delta)
-    failed = np.array([[mine[rate][seed].failed for seed in rules.tuning_seeds] for rate in rates])
-    stable = curves.largest_stable_rate(rates, losses, initial, failed, rules.delta)
+    losses, initial = _losses(runs, rates, rules.tuning_seeds)
+    return optimum(rates, losses, initial, rules.delta)
 
-    here = _reported(mine, best.rate, rules)
-    baseline, matched = _reported(theirs, their_best.rate, rules), _reported(mine, their_best.rate, rules)
-    baseline_here = _reported(theirs, best.rate, rules)
-    difference = _differences(here, baseline)
-    spread, at_one_rate = t_estimate(difference), t_estimate(_differences(matched, baseline))
-    at_own_rate = t_estimate(_differences(here, baseline_here))
-    states: dict[str, int] = {}
-    for run in here.values():
-        states[run.end_state] = states.get(run.end_state, 0) + 1
-    row = Row(
-        arm, point, rates, curves.clip_losses(losses, initial), best, stable,
-        curves.headroom(stable, best.rate), *_sensitivities(mine, theirs, rules),
-        curves.centred_lr_sensitivity(rates, losses, initial),
-        t_estimate([run.clipped for run in here.values()]), spread, at_one_rate, at_own_rate,
-        minimum_detectable_difference(spread.sd, spread.n), states,
+
+def _table(results: Iterable[Result]) -> Runs:
+    runs: dict[tuple[str, str], dict[float, dict[int, Result]]] = defaultdict(lambda: defaultdict(dict))
+    for result in results:
+        runs[result.arm, result.point][result.learning_rate][result.seed] = result
+    return runs
+
+
+def _tuned_rates(runs: Mapping[float, Seeds], rules: Rules) -> list[float]:
+    return sorted(rate for rate, seeds in runs.items() if all(seed in seeds for seed in rules.tuning_seeds))
+
+
+def _losses(runs: Mapping[float, Seeds], rates: Sequence[float], seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Losses, nan for a failed run, and initial losses, both [rates, seeds]."""
+    cells = [[runs[rate][seed] for seed in seeds] for rate in rates]
+    losses = np.array([[np.nan if cell.failed else cell.val_loss for cell in row] for row in cells])
+    return losses, np.array([[cell.initial_loss for cell in row] for row in cells])
+
+
+def _row(
+    arm: str, point: str, runs: Mapping[float, Seeds], best: Optimum, window: tuple[float, float] | None, rules: Rules
+) -> Row:
+    multiples, seeds = rules.multiples_of(arm), rules.reporting_seeds
+    rates = reporting_rates(best, multiples)
+    reported = [{seed: runs.get(rate, {})[seed] for seed in seeds if seed in runs.get(rate, {})} for rate in rates]
+    tuned_rates = _tuned_rates(runs, rules)
+    losses, initial = _losses(runs, tuned_rates, rules.tuning_seeds)
+    whole = [seed for seed in seeds if all(seed in at for at in reported)]
+    return Row(
+        arm, point, _role(arm, rules), tuned_rates, clip_losses(losses, initial), best,
+        t_estimate([run.val_loss for run in reported[0].values() if not ended_badly(run)]),
+        [bad_ends(m, rate, at.values()) for m, rate, at in zip(multiples, rates, reported, strict=True)],
+        bad_seeds([sum(ended_badly(at[seed]) for at in reported) for seed in whole]),
+        _trains_to([[at[seed] for at in reported] for seed in whole], multiples, best.loss + rules.delta),
+        _sensitivity(runs, tuned_rates, window, rules),
+        sum(len(seeds) - len(at) for at in reported),
     )  # fmt: skip
-    if arm != rules.baseline:
-        runs_there = [here, baseline] + ([matched, baseline_here] if best.rate != their_best.rate else [])
-        row.evidence = Evidence(
-            spread, _either_rate(spread, at_one_rate, at_own_rate), tost(difference, rules.margin),
-            sum(run.failed for run in here.values()), len(here), sum(run.failed for run in baseline.values()),
-            best.interior and their_best.interior, sum(len(rules.reporting_seeds) - len(runs) for runs in runs_there),
-        )  # fmt: skip
-    return row
 
 
-def _either_rate(own: Estimate, at_baseline_rate: Estimate, at_own_rate: Estimate) -> float:
-    """p that survives a best rate which the tuning seeds got wrong: the loser may take the winner's rate.
+def _role(arm: str, rules: Rules) -> str:
+    if arm in rules.equal_time.values():
+        return "equal_time"
+    roles = {rules.baseline: "baseline", rules.a_a_control: "a_a_control", rules.positive_control: "positive_control",
+             rules.sensitivity_control: "sensitivity_control"}  # fmt: skip
+    return roles.get(arm, "arm")
 
-    Between equal arms of which one was tuned to a neighbouring rate there is a real difference, and the more seeds
-    report it the surer it is found. So whoever seems worse, the arm or the baseline, is held against the other at
-    the other's best rate as well, and where it does better there, the larger p counts.
+
+def _trains_to(
+    seeds: Sequence[Sequence[Result]], multiples: Sequence[float], limit: float
+) -> tuple[float, float, float]:
+    """Median over ``seeds`` of the highest multiple up to which all runs are sound and end below ``limit``, with the
+    interval from order statistics; nan where there are no seeds, and from 0 where there are too few for an interval."""
+    if not seeds:
+        return (float("nan"),) * 3
+    reached = []
+    for runs in seeds:
+        good = [not ended_badly(run) and run.val_loss <= limit for run in runs]
+        steps = int(np.cumprod(good).sum())
+        reached.append(multiples[steps - 1] if steps else 0.0)
+    ordered, n = sorted(reached), len(reached)
+    below = 0  # order statistics below-th and (n + 1 - below)-th
+    while below + 1 <= n / 2 and 2 * float(special.bdtr(below, n, 0.5)) <= 0.05:
+        below += 1
+    low, high = (ordered[below - 1], ordered[n - below]) if below else (0.0, float(multiples[-1]))
+    return ordered[(n - 1) // 2], low, high
+
+
+def _sensitivity(
+    runs: Mapping[float, Seeds], rates: Sequence[float], window: tuple[float, float] | None, rules: Rules
+) -> Sensitivity | None:
+    if window is None:
+        return None
+    inside = [rate for rate in rates if window[0] * (1 - 1e-9) <= rate <= window[1] * (1 + 1e-9)]
+    if not inside:
+        return None
+    all_seeds = (*rules.tuning_seeds, *rules.reporting_seeds)
+    seeds = [seed for seed in all_seeds if all(seed in runs[rate] for rate in inside)]
+    losses, initial = _losses(runs, inside, seeds)
+    return lr_sensitivity(inside, losses, initial, window)
+
+
+@dataclass
+class _Comparing:
+    """The tests of an arm against the baseline on the first ``n`` reporting seeds."""
+
+    runs: Runs
+    optima: Mapping[tuple[str, str], Optimum]
+    rules: Rules
+
+    def update(self, comparison: Comparison, arm: str, point: str, n: int) -> bool:
+        """Write what the first ``n`` seeds say into the comparison; False, and nothing written, if runs are missing."""
+        theirs = self.rules.equal_time[arm, point] if comparison.quantity == "equal_time" else self.rules.baseline
+        multiples = self.rules.multiples_of(arm) if comparison.quantity == "stability" else self.rules.multiples[:1]
+        seeds = self.rules.reporting_seeds[:n]
+        both = [self._at(name, point, multiples, seeds) for name in (arm, theirs)]
+        missing = sum(len(seeds) - len(at) for rates in both for at in rates)
+        if missing or len(seeds) < n:
+            comparison.missing = missing
+            return False
+        comparison.missing = 0
+        if comparison.quantity == "stability":
+            missed = [self.optima[name, point].off for name in (arm, theirs)]
+            off = math.hypot(*missed) if all(missed) else 0.0  # to one that trains at no rate no rate is the wrong one
+            self._stability(comparison, both[0], both[1], off)
+        else:
+            self._loss(comparison, both[0][0], both[1][0], *(self._regret(name, point) for name in (arm, theirs)))
+        return True
+
+    def _at(self, arm: str, point: str, multiples: Sequence[float], seeds: Sequence[int]) -> list[dict[int, Result]]:
+        if (arm, point) not in self.optima:
+            return [{} for _ in multiples]
+        runs = self.runs.get((arm, point), {})
+        rates = reporting_rates(self.optima[arm, point], multiples)
+        return [{seed: runs[rate][seed] for seed in seeds if seed in runs.get(rate, {})} for rate in rates]
+
+    def _regret(self, arm: str, point: str) -> float:
+        """Of an arm known to break it is not asked: it breaks where it trains best, often at the edge of the grid."""
+        return 0.0 if arm == self.rules.positive_control else self.optima[arm, point].regret
+
+    def _loss(self, c: Comparison, ours: Seeds, theirs: Seeds, our_regret: float, their_regret: float) -> None:
+        sound = [seed for seed in ours if not (ended_badly(ours[seed]) or ended_badly(theirs[seed]))]
+        differences = [ours[seed].val_loss - theirs[seed].val_loss for seed in sound]
+        found = loss_test(differences, our_regret, their_regret, self.rules.margin)
+        c.difference, c.low, c.high, c.sd, c.seeds = found.difference, found.low, found.high, found.sd, found.pairs
+        c.p, c.equivalence_p, c.allowance = found.p, found.equivalence_p, found.allowance
+
+    def _stability(self, c: Comparison, ours: Sequence[Seeds], theirs: Sequence[Seeds], off: float) -> None:
+        ends = [np.array([[ended_badly(run) for run in at.values()] for at in arm]) for arm in (ours, theirs)]
+        bad, n = [int(arm.any(0).sum()) for arm in ends], [arm.shape[1] for arm in ends]
+        c.difference, c.seeds = bad[0] / n[0] - bad[1] / n[1], n[0]
+        c.low, c.high = difference_bounds(bad, n)
+        c.p = stability_p(ends[0], ends[1], self.rules.multiples[: len(ours)], off)
+        c.equivalence_p = equivalence_p(bad, n, self.rules.stability_margin)
+
+
+def _decide(analysis: Analysis, comparing: _Comparing, rules: Rules) -> None:
+    family: list[tuple[Comparison, str, str]] = []
+    for point in rules.points:
+        for arm in rules.compared:
+            row = analysis.row(arm, point)
+            kinds: list[Quantity] = ["loss", "stability"]
+            if (arm, point) in rules.equal_time:
+                kinds.append("equal_time")
+            made = {kind: Comparison(kind) for kind in kinds}
+            family += [(comparison, arm, point) for comparison in made.values()]
+            if row is not None:
+                row.loss_comparison, row.stability_comparison = made["loss"], made["stability"]
+                row.equal_time = made.get("equal_time")
+    for n, level in zip(rules.reached, analysis.levels, strict=False):
+        complete = [comparing.update(comparison, arm, point, n) for comparison, arm, point in family]
+        take_look([comparison for comparison, _, _ in family], complete, level, rules.alpha)
+    _controls(analysis, comparing, rules)
+    for comparison, _, point in family:
+        conclude(comparison, analysis.a_a_is_null.get(point), analysis.positive_control_fired)
+
+
+def _controls(analysis: Analysis, comparing: _Comparing, rules: Rules) -> None:
+    """The controls by the same tests, outside the family: each at alpha over its own points and quantities.
+
+    The A/A control voids a sound sweep no more often than alpha in all.
     """
-    sign = np.sign(own.mean)
-    second = at_baseline_rate if sign > 0 else at_own_rate
-    if sign * second.mean >= sign * own.mean:
-        return own.p
-    return max(own.p, second.p) if sign * second.mean > 0 else 1.0
-
-
-def _reported(runs: dict[float, dict[int, Result]], rate: float, rules: Rules) -> dict[int, Result]:
-    at = runs.get(rate, {})
-    return {seed: at[seed] for seed in rules.reporting_seeds if seed in at}
-
-
-def _differences(ours: dict[int, Result], theirs: dict[int, Result]) -> list[float]:
-    return [run.clipped - theirs[seed].clipped for seed, run in ours.items() if seed in theirs]
-
-
-def _sensitivities(mine: dict, theirs: dict, rules: Rules) -> tuple[curves.Sensitivity, Estimate]:
-    """S on every seed that finished every tuned rate in both arms, and the paired difference of S."""
-    grids = [set(tuned(runs, rules)[0]) for runs in (mine, theirs)]
-    shared = sorted(grids[0] & grids[1]) or sorted(grids[0])
-    both = [runs for runs in (mine, theirs) if set(shared) <= set(runs)]
-    seeds = [
-        seed
-        for seed in (*rules.tuning_seeds, *rules.reporting_seeds)
-        if all(seed in runs[rate] for runs in both for rate in shared)
-    ]
-    window = rules.window
-    if window is not None and not any(window[0] <= rate <= window[1] for rate in shared):
-        window = None
-
-    def sensitivity(runs: dict) -> curves.Sensitivity:
-        cells = [[runs[rate][seed] for seed in seeds] for rate in shared]
-        losses = np.array([[cell.val_loss for cell in row] for row in cells])
-        return curves.lr_sensitivity(shared, losses, [[c.initial_loss for c in row] for row in cells], window)
-
-    ours = sensitivity(mine)
-    if len(both) < 2:
-        return ours, t_estimate([])
-    return ours, t_estimate(ours.per_seed - sensitivity(theirs).per_seed)
-
-
-def _controls(compared: list[Row], rules: Rules) -> tuple[dict[str, bool | None], bool | None]:
-    """Whether the A/A arm is null at each point, and whether the arm known to break was flagged at any of its own."""
-    null = {r.point: is_null(r.evidence) for r in compared if r.arm == rules.a_a_control and r.evidence}
-    points = rules.positive_control_points or rules.points
-    fired = [
-        has_fired(row.evidence, rules.alpha)
-        for row in compared
-        if row.arm == rules.positive_control and row.point in points and row.evidence
-    ]
+    fired: list[bool | None] = []
+    at = rules.positive_control_points if rules.positive_control_points is not None else rules.points
+    for row in analysis.rows:
+        if row.role not in ("a_a_control", "positive_control", "sensitivity_control"):
+            continue
+        pair = row.loss_comparison, row.stability_comparison = Comparison("loss"), Comparison("stability")
+        done = [False, False]
+        for n in rules.reached:  # the latest complete look replaces what earlier ones said
+            complete = [comparing.update(comparison, row.arm, row.point, n) for comparison in pair]
+            done = [before or now for before, now in zip(done, complete, strict=True)]
+        level = rules.alpha / len(at if row.role == "positive_control" else rules.points)
+        take_look(pair, done, level, rules.alpha)
+        for comparison in pair:
+            conclude(comparison, True, True)
+        said = [comparison.claim for comparison in pair]
+        if row.role == "a_a_control":
+            differs = {"better", "worse", "more stable", "less stable"} & set(said)
+            analysis.a_a_is_null[row.point] = not differs if all(done) else None
+        elif row.role == "positive_control" and row.point in at:
+            breaks = row.any_bad.low > 0.5  # in most of its seeds, whatever the baseline does
+            fired.append(None if not all(done) else breaks or bool({"worse", "less stable"} & set(said)))
     if any(fired):
-        return null, True
-    return null, None if not fired or None in fired else False
+        analysis.positive_control_fired = True
+    elif fired and None not in fired:
+        analysis.positive_control_fired = False

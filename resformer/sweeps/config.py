@@ -11,7 +11,7 @@ import yaml
 
 from ..keys import flat, plain
 from ..programs import parser_of, read_arguments
-from .curves import DELTA
+from ..stability.endstate import DEGRADED
 
 
 @dataclass
@@ -22,24 +22,24 @@ class LearningRates:
     """Of every arm at every point."""
     extend_by: int = 2
     """Rates that may be added at each point, for all its arms alike, while the best of some arm lies at the edge."""
-    multiples: list[float] = field(default_factory=list)
-    """Multiples of each arm's best rate at which its reporting seeds run as well, for example [2, 4]."""
+    multiples: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0])
+    """Of the best rate, at which the reporting seeds run: how often runs end badly there is what stability means."""
 
 
 @dataclass
 class Seeds:
     """Each seed sets the initial weights, the order of the data and dropout."""
 
-    tuning: list[int] = field(default_factory=lambda: [1000])
-    """Choose each arm's best learning rate; never reported."""
-    reporting: list[int] = field(default_factory=lambda: [0, 1, 2])
+    tuning: list[int] = field(default_factory=lambda: [1000, 1001])
+    """Choose each arm's best learning rate; never reported. One says nothing of how well the rate is known."""
+    reporting: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4, 5, 6, 7])
     """Reported, paired between arms. More may be added at the end later, up to the last of the looks."""
     looks: list[int] = field(default_factory=list)
     """Numbers of reporting seeds at which verdicts are drawn, declared before the first run, for example [4, 8]; the
-    chance of a false verdict is shared out over them, and where nothing is left to decide the sweep ends early. By
-    default there is one look, at all of them."""
+    chance of a false verdict is spent over them, and an arm of which all is said runs no more seeds. By default there
+    is one look, at all of them."""
     reporting_rates: Literal["optimum", "all"] = "optimum"
-    """Where the reporting seeds run: at the arm's own and the baseline's best rate, or at every rate."""
+    """Where the reporting seeds run: at the multiples of the arm's best rate, or at every rate of the grid as well."""
 
 
 @dataclass
@@ -54,6 +54,8 @@ class Controls:
     """An arm known to break. It must be flagged."""
     positive_control_at: dict[str, Any] = field(default_factory=dict)
     """The part of the grid where it is known to break; by default anywhere."""
+    sensitivity_control: str | None = None
+    """The baseline with a few per cent fewer steps: shows what a small true difference looks like in the table."""
 
 
 _RENAMED = {"reference": "baseline", "same": "a_a_control", "broken": "positive_control"}
@@ -66,7 +68,9 @@ class Statistics:
 
     margin: float = 0.01
     """Smallest difference of interest in nats per token; inside it two arms are equivalent."""
-    delta: float = DELTA
+    stability_margin: float = 0.25
+    """Smallest difference of interest in the chance that a seed ends badly; inside it two arms are as stable."""
+    delta: float = DEGRADED
     """Nats above the best loss at which a learning rate counts as unstable and a run as degraded."""
     window: tuple[float, float] | None = None
     """Learning rates over which the sensitivity is the mean; by default all of the grid."""
@@ -148,14 +152,17 @@ class SweepConfig:
                 f"seeds: {sorted(both)} stand under tuning and reporting; a seed that chose is not reported"
             )
         self._check_looks()
-        if min(self.learning_rates.multiples, default=1.0) <= 0:
-            raise ValueError(f"learning_rates.multiples: {self.learning_rates.multiples} must be above 0")
+        multiples = self.learning_rates.multiples
+        if not multiples or multiples[0] != 1 or sorted(set(multiples)) != multiples:
+            raise ValueError(f"learning_rates.multiples: {multiples} must begin with 1 and ascend, as [1, 2, 4]")
         rates = self.learning_rates.grid
         if not rates or min(rates) <= 0 or len(set(rates)) < len(rates):
             raise ValueError(f"learning_rates.grid: {rates} must be different rates above 0")
         if self.learning_rates.extend_by and len(rates) < 2:
             raise ValueError("learning_rates: one rate cannot be extended; give two, or extend_by: 0")
         chosen = self.statistics
+        if not 0 < chosen.stability_margin < 1:
+            raise ValueError(f"statistics.stability_margin is {chosen.stability_margin}; it must lie between 0 and 1")
         if chosen.margin <= 0 or chosen.delta <= 0:
             raise ValueError(f"statistics: margin {chosen.margin} and delta {chosen.delta} must be above 0")
         if not 0 < chosen.alpha < 1:

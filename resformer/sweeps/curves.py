@@ -1,20 +1,25 @@
-"""What a curve of final loss over learning rates says: best, sensitivity, largest stable rate, headroom.
+"""What a curve of final loss over learning rates says: the best rate, how well it is known, how far it holds.
 
 Arrays are ``losses`` [rates, seeds] of final held-out loss in nats per token, with nan or inf for a run that diverged,
 ``rates`` [rates] of peak learning rates, ascending, and ``initial`` (a number, or [rates, seeds]): the loss at
-initialisation, at which Wortsman et al. 2023 (arXiv:2309.14322) count a run that did worse or diverged. Failures are
-data: no function here drops a run.
+initialisation, at which Wortsman et al. 2023 (arXiv:2309.14322) count a run that did worse or diverged.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
-DELTA = 0.2
-"""Nats above the best loss that a learning rate may cost and still count as stable."""
-HALF_DECADES = np.arange(-2, 4) / 2
-"""log10 offsets from an arm's own optimum over which the centred sensitivity is the mean."""
+from ..stability.endstate import DEGRADED
+from .endings import sound
+
+REACH = 0.55
+"""Decades on either side of the best rung over which a parabola is fitted: a half-decade grid's neighbours."""
+CLIFF = 4.0
+"""A parabola is not trusted where the curve bends this many times less one rung further down its gentle side: what
+bends it is a cliff on the other side."""
 
 
 def clip_losses(losses: ArrayLike, initial: ArrayLike) -> np.ndarray:
@@ -24,108 +29,108 @@ def clip_losses(losses: ArrayLike, initial: ArrayLike) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Sensitivity:
-    """``value``: mean over the rates of clipped loss minus best loss, in nats. ``per_seed`` [seeds] has that mean: each
-    seed's curve against its own loss at the rate that is best on average. ``best``: the loss at that rate, averaged
-    over seeds. ``window``: the smallest and the largest rate that entered."""
-
-    value: float
-    per_seed: np.ndarray
-    best: float
-    window: tuple[float, float]
-
-
-def lr_sensitivity(
-    rates: ArrayLike, losses: ArrayLike, initial: ArrayLike, window: tuple[float, float] | None = None
-) -> Sensitivity:
-    """S of Wortsman et al. 2023, section 2.2: E over rates in ``window`` of min(loss, initial) - best.
-
-    The paper describes no average over seeds. Here each run is clipped, then seeds are averaged at each rate, then the
-    minimum and the mean over rates are taken.
-
-    Raises:
-        ValueError: if no rate lies in the window.
-    """
-    grid = np.asarray(rates, float)
-    inside = np.ones(len(grid), bool) if window is None else _within(grid, window)
-    if not inside.any():
-        raise ValueError(f"no learning rate lies in the window {window}; the grid has {grid.tolist()}")
-    clipped = clip_losses(losses, initial)[inside]
-    best = int(clipped.mean(1).argmin())
-    per_seed = clipped.mean(0) - clipped[best]
-    used = grid[inside]
-    return Sensitivity(
-        float(per_seed.mean()), per_seed, float(clipped[best].mean()), (float(used.min()), float(used.max()))
-    )
-
-
-def centred_lr_sensitivity(rates: ArrayLike, losses: ArrayLike, initial: ArrayLike) -> float | None:
-    """The sensitivity over a window that moves with the arm's own optimum: from a decade below to 1.5 above.
-
-    Losses between grid points are interpolated linearly in log rate; none where the grid does not reach that far.
-    An arm whose connection rescales the effective learning rate (DeepNorm, ReZero) is not punished for it here.
-    """
-    logs = np.log10(np.asarray(rates, float))
-    mean = clip_losses(losses, initial).mean(1)
-    places = logs[mean.argmin()] + HALF_DECADES
-    if places[0] < logs[0] - 1e-6 or places[-1] > logs[-1] + 1e-6:
-        return None
-    return float(np.interp(places, logs, mean).mean() - mean.min())
-
-
-@dataclass(frozen=True)
 class Optimum:
-    """``rate`` and ``loss``: of the best grid point. ``interior``: it has a neighbour on both sides.
-    ``fitted_rate`` and ``fitted_loss``: of the parabola through it and its neighbours, or of the grid point itself
-    where there is no parabola to trust. ``index``: of the grid point."""
+    """The best learning rate of an arm.
+
+    Attributes:
+        index: of the best rung of the grid.
+        rate: of the vertex of the parabola, or of the best rung where there is no parabola to trust.
+        low, high: 95 % interval of the rate; nan where it is not known.
+        loss: fitted at ``rate``, nats per token.
+        regret: the most, in nats, that the loss at the true best rate may lie below the loss at ``rate``.
+        off: decades by which the rate may miss the best one: its 95 % half width, half a rung where it is a rung, no
+            bound at the edge of the grid, and 0 for an arm that trains at no rate, to which it makes no difference.
+        interior: the best rung has a neighbour on both sides.
+        fitted: by a parabola.
+    """
 
     index: int
     rate: float
+    low: float
+    high: float
     loss: float
+    regret: float
+    off: float
     interior: bool
-    fitted_rate: float
-    fitted_loss: float
+    fitted: bool
 
 
-def optimum(rates: ArrayLike, losses: ArrayLike, initial: ArrayLike, delta: float = DELTA) -> Optimum:
-    """The best rate of the seed-averaged clipped curve, and the parabola in log rate through it and its neighbours.
+def optimum(rates: ArrayLike, losses: ArrayLike, initial: ArrayLike, delta: float = DEGRADED) -> Optimum:
+    """The vertex of the parabola in log rate through every sound run within half a decade of the best rung.
 
-    The parabola is used only for an interior optimum whose neighbours lie within ``delta`` nats: through a neighbour
-    that diverged it would promise a loss that no run has.
+    The best rung is that of the lowest mean of sound runs, among rungs at which at least half of the runs are sound.
+    The regret left is the curvature times the square of what the vertex may be off: its 95 % half width, and the sixth
+    of a rung by which a curve twice as steep on one side as on the other moves it. With one run for each coefficient,
+    nothing is known of the noise, and it may be off by half a rung. Next to a cliff the best rung itself is taken: a
+    convex curve through it and its neighbours falls no further than it rises to the gentle side, noise allowed for.
     """
-    grid = np.asarray(rates, float)
-    mean = clip_losses(losses, initial).mean(1)
+    grid, values = np.asarray(rates, float), np.asarray(losses, float)
+    good = sound(values, initial, delta)
+    share = good.mean(1)
+    mean = np.where(share >= 0.5, np.where(good, values, 0).sum(1) / np.maximum(good.sum(1), 1), np.inf)
+    trains = bool(np.isfinite(mean).any())
+    if not trains:
+        mean = clip_losses(values, initial).mean(1)
     best = int(mean.argmin())
     interior = 0 < best < len(grid) - 1
-    place, value = float(grid[best]), float(mean[best])
-    if interior and mean[best - 1 : best + 2].max() <= value + delta:
-        a, b, c = np.polyfit(np.log10(grid[best - 1 : best + 2] / grid[best]), mean[best - 1 : best + 2], 2)
-        if a > 0:
-            return Optimum(best, place, value, True, float(place * 10 ** (-b / (2 * a))), float(c - b * b / (4 * a)))
-    return Optimum(best, place, value, interior, place, value)
+    place, value = _rounded(grid[best]), float(mean[best])
+    nan = float("nan")
+    if not interior:
+        return Optimum(best, place, nan, nan, value, float("inf"), float("inf") if trains else 0.0, False, False)
+    left, right = mean[best - 1] - value, mean[best + 1] - value
+    bend = (left + right) / 2  # curvature times the square of a rung
+    noise = _noise(values, good)
+    bound = float(min(left, right) + 2 * noise if np.isfinite(noise) else max(left, right))
+    if np.isfinite(bend):
+        bound = max(bound, float(bend / 4))
+    spacing = float(np.log10(grid[best + 1] / grid[best - 1])) / 2
+    rung = Optimum(best, place, nan, nan, value, bound, spacing / 2 if trains else 0.0, True, False)
+    if not np.isfinite(bend) or _next_to_a_cliff(mean, best):
+        return rung
+    x = np.log10(grid / grid[best])
+    near = np.abs(x) < REACH
+    near[best - 1 : best + 2] = True
+    used = good & near[:, None]
+    at, seen = np.broadcast_to(x[:, None], values.shape)[used], values[used]
+    design = np.stack([np.ones_like(at), at, at * at], axis=1)
+    (a, b, c), *_ = np.linalg.lstsq(design, seen, rcond=None)
+    if c <= 0 or not x[best - 1] <= (vertex := -b / (2 * c)) <= x[best + 1]:
+        return rung
+    half, df = spacing / 2, len(seen) - 3
+    if df:
+        residual = seen - design @ np.array([a, b, c])
+        covariance = np.linalg.inv(design.T @ design) * (residual @ residual) / df
+        slope = np.array([0.0, -1 / (2 * c), b / (2 * c * c)])
+        half = float(special.stdtrit(df, 0.975) * np.sqrt(slope @ covariance @ slope))
+    off = half**2 + (spacing / 6) ** 2 if df else half**2
+    rate = float(grid[best] * 10**vertex)
+    interval = (rate / 10**half, rate * 10**half) if df else (nan, nan)
+    return Optimum(best, _rounded(rate), *interval, float(a - b * b / (4 * c)), float(c * off), half, True, True)
 
 
-def largest_stable_rate(
-    rates: ArrayLike, losses: ArrayLike, initial: ArrayLike, diverged: ArrayLike | None = None, delta: float = DELTA
-) -> float | None:
-    """The largest rate of the grid at which no seed diverged and the mean loss is within ``delta`` nats of the best.
-
-    Args:
-        diverged: [rates, seeds] of bool; by default the losses that are not finite or not below ``initial``.
-
-    Returns:
-        The rate, or none where not even the best one is stable.
-    """
-    values = np.asarray(losses, float)
-    failed = np.asarray(~(np.isfinite(values) & np.less(values, initial)) if diverged is None else diverged, bool)
-    mean = clip_losses(values, initial).mean(1)
-    stable = ~failed.any(1) & (mean <= mean.min() + delta)
-    return float(np.asarray(rates, float)[stable].max()) if stable.any() else None
+def _noise(values: np.ndarray, good: np.ndarray) -> float:
+    """Standard error of the difference of two rungs' means, from the spread of sound runs within rungs; nan for one
+    run a rung."""
+    each = good.sum(1)
+    if each.sum() <= (each > 0).sum():
+        return float("nan")
+    means = np.where(good, values, 0).sum(1) / np.maximum(each, 1)
+    variance = (np.where(good, values - means[:, None], 0) ** 2).sum() / (each.sum() - (each > 0).sum())
+    return float(np.sqrt(2 * variance / np.median(each[each > 0])))
 
 
-def headroom(largest_stable: float | None, best_rate: float) -> float | None:
-    """Decades between the best rate and the largest stable one: unchanged when a method rescales the rate."""
-    return None if largest_stable is None else float(np.log10(largest_stable / best_rate))
+def _next_to_a_cliff(mean: np.ndarray, best: int) -> bool:
+    left, right = mean[best - 1] - mean[best], mean[best + 1] - mean[best]
+    step = -1 if left < right else 1
+    if max(left, right) <= CLIFF * min(left, right) or not 0 <= best + 2 * step < len(mean):
+        return False
+    further = mean[best + 2 * step] - 2 * mean[best + step] + mean[best]
+    return bool(CLIFF * further < left + right)
+
+
+def reporting_rates(best: Optimum, multiples: Sequence[float]) -> list[float]:
+    """Peak learning rates at which the reporting seeds run: the best one times each of ``multiples``."""
+    return [_rounded(best.rate * multiple) for multiple in multiples]
 
 
 def depth_limit(depths: ArrayLike, trained: ArrayLike) -> int | None:
@@ -141,6 +146,5 @@ def depth_limit(depths: ArrayLike, trained: ArrayLike) -> int | None:
     return int(np.asarray(depths)[order[reached - 1]]) if reached else None
 
 
-def _within(grid: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    low, high = window
-    return (grid >= low * (1 - 1e-9)) & (grid <= high * (1 + 1e-9))
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.3g}")

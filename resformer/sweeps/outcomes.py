@@ -2,19 +2,18 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import yaml
 
 from ..files import write_atomically
-from ..stability.endstate import FAILED, end_state_of, is_degraded
-from .analysis import Result
+from ..stability.endstate import end_state_of
 from .provenance import Facts, of_a_trial
+from .results import Result
 from .trials import Trial
 
 RECORDS = "attempts.jsonl"
@@ -82,24 +81,6 @@ def read_outcome(trial: Trial, folder: Path) -> Outcome | None:
         max((peak for peak in peaks if peak), default=None),
         len(spikes["loss"]) if isinstance(spikes, dict) else None, summary, of_a_trial(folder, summary),
     )  # fmt: skip
-
-
-def with_degraded(results: Iterable[Result], delta: float) -> list[Result]:
-    """The same results, with ``degraded`` where a run ended more than ``delta`` nats above the best mean of its arm.
-
-    Which needs the whole sweep: a run alone cannot know how well its arm can do.
-    """
-    results = list(results)
-    cells: dict[tuple[str, str], dict[float, list[float]]] = {}
-    for result in results:
-        cells.setdefault((result.arm, result.point), {}).setdefault(result.learning_rate, []).append(result.clipped)
-    best = {key: min(float(np.mean(losses)) for losses in rates.values()) for key, rates in cells.items()}
-    return [
-        replace(result, end_state="degraded")
-        if result.end_state not in FAILED and is_degraded(result.val_loss, best[result.arm, result.point], delta)
-        else result
-        for result in results
-    ]
 
 
 def set_aside(folder: Path, why: str = "torn") -> Path:

@@ -14,12 +14,12 @@ from tqdm.auto import tqdm
 
 from ..data import Corpus
 from ..programs import is_watched
-from ..stability.endstate import FAILED
-from .inference import Estimate
+from .detectable import design_warnings
 from .plan import Plan
 from .state import State, overview
 from .timing import seconds_per_step
 from .trials import Sweep, Trial
+from .verdict import Comparison
 from .wanted import bounds
 
 _START_AND_SAVE = 2.0
@@ -38,6 +38,8 @@ def print_plan(sweep: Sweep, data: Mapping[tuple[str, str], Corpus], state: Stat
         f"{sweep.folder}: {len(sweep.arms)} arms x {len(sweep.points)} points x {len(config.learning_rates.grid)} "
         f"learning rates; {few} to {many} trials, {len(state.outcomes)} finished"
     )
+    for warning in design_warnings(sweep.rules()):
+        console.print(f"this design cannot answer all: {warning}", soft_wrap=True)
     seconds, how = _cost(sweep, data, plan, state)
     low, high = (_duration(number * seconds / _slots(sweep)) for number in (few, many))
     console.print(f"cost: about {low} to {high}, {_slots(sweep)} trials at once ({how})")
@@ -82,14 +84,15 @@ def print_end(state: State) -> None:
     for warning in state.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     analysis = state.analysis()
-    table = Table("arm", "point", "best rate", "loss", "difference (95 %)", "S", "failed", "verdict", box=None)
+    names = ("arm", "point", "stability", "bad ends", "loss", "difference (95 %)", "verdict on the loss", "best rate")
+    table = Table(*names, box=None)
     for row in analysis.rows:
-        failed = sum(row.end_states.get(state, 0) for state in FAILED)
+        stability, loss = row.stability_comparison, row.loss_comparison
         table.add_row(
-            row.arm, row.point, f"{row.optimum.rate:g}", f"{row.loss.mean:.4f}" if row.loss.n else "",
-            _difference(row.matched_optimum) if row.evidence else "",
-            f"{row.sensitivity.value:.3f}", f"{failed}/{sum(row.end_states.values())}",
-            f"{row.verdict}{': ' if row.reason else ''}{row.reason}",
+            row.arm, row.point, _said(stability) or row.role,
+            ", ".join(f"{at.bad}/{at.n} at x{at.multiple:g}" for at in row.bad_ends),
+            f"{row.loss.mean:.4f}" if row.loss.n else "", _difference(loss) if loss else "", _said(loss),
+            f"{row.optimum.rate:g}{'' if row.optimum.interior else ', at the edge of the grid'}",
         )  # fmt: skip
     console.print(table)
     left = len(state.trials) - len(state.outcomes)
@@ -100,10 +103,14 @@ def print_end(state: State) -> None:
     console.print(f"page: python recipes/report.py {sweep.folder}", soft_wrap=True)
 
 
-def _difference(estimate: Estimate) -> str:
-    if not estimate.n:
+def _said(comparison: Comparison | None) -> str:
+    return f"{comparison.verdict}: {comparison.reason}" if comparison else ""
+
+
+def _difference(comparison: Comparison) -> str:
+    if not comparison.seeds:
         return ""
-    return f"{estimate.mean:+.4f}" + (f" [{estimate.low:+.4f}, {estimate.high:+.4f}]" if estimate.n > 1 else "")
+    return f"{comparison.difference:+.4f} [{comparison.low:+.4f}, {comparison.high:+.4f}]"
 
 
 def _table(sweep: Sweep, state: State, slots: int, started: float) -> Group:

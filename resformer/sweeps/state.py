@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .analysis import Analysis, Result, analyse
+from .analysis import Analysis, analyse
 from .config import parse_sweep
-from .outcomes import Outcome, TornTrial, read_outcome, set_aside, with_degraded
+from .endings import with_degraded
+from .outcomes import Outcome, TornTrial, read_outcome, set_aside
 from .provenance import Facts, agreed, differences, of_a_trial, recorded
+from .results import Result
 from .trials import Sweep, Trial
-from .wanted import last_look, wanted
+from .wanted import wanted
 
 
 @dataclass
@@ -59,17 +61,17 @@ class State:
         self.trials = wanted(self.sweep, self.results, self.failed)
 
     def analysis(self) -> Analysis:
-        """At the last declared look that is complete. A verdict that rests on trials which ran on different things says
+        """At every declared look that is complete. A verdict that rests on trials which ran on different things says
         so in its reason."""
-        found = analyse(self.results, self.sweep.rules(last_look(self.sweep, self.results)))
+        found = analyse(self.results, self.sweep.rules())
         differing = self.differing
         for row in found.rows:
             cells = {(row.arm, row.point), (self.sweep.config.controls.baseline, row.point)}
             mixed = [words[0] for trial, words in differing.items() if (trial.arm, trial.point) in cells]
             if mixed:
                 note = f"mixes {len(mixed)} runs on something else ({', '.join(sorted(set(mixed)))})"
-                row.notes.append(note)
-                row.reason = "; ".join(words for words in (row.reason, note) if words)
+                for comparison in row.comparisons:
+                    comparison.reason = "; ".join(words for words in (comparison.reason, note) if words)
         return found
 
     def read(self, trial: Trial, set_torn_aside: bool) -> None:

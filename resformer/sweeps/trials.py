@@ -13,8 +13,8 @@ from typing import Any
 from ..files import read_yaml, write_yaml
 from ..keys import flat
 from ..training.config import RunConfig, run_config
-from .analysis import Rules
 from .config import SweepConfig
+from .results import Rules
 
 # Said elsewhere in a sweep, so that every arm gets the same.
 _ELSEWHERE = {"optimizer.learning_rate": "learning_rates.grid", "run_dir": "sweep_dir", "resume": "nothing"}
@@ -96,22 +96,14 @@ class Sweep:
     def arms_at(self, point: str) -> list[str]:
         return [arm for arm, label in self.cells if label == point]
 
-    def looks(self) -> list[list[int]]:
-        """The reporting seeds of each declared look that the seeds so far reach, all of them in the last."""
-        seeds = self.config.seeds
-        return [seeds.reporting[:number] for number in seeds.looks or [len(seeds.reporting)]
-                if number <= len(seeds.reporting)]  # fmt: skip
-
-    def rules(self, reporting: list[int] | None = None) -> Rules:
-        """What was declared, for a look at ``reporting`` seeds; the chance of a false verdict is shared out evenly over
-        the declared looks (Bonferroni), so that looking again does not inflate it."""
+    def rules(self) -> Rules:
         config, controls, chosen = self.config, self.config.controls, self.config.statistics
         at = [label for label in self.points if self._matches(controls.positive_control_at, "", label)]
         return Rules(
-            list(self.arms), list(self.points), controls.baseline, config.seeds.tuning,
-            reporting or config.seeds.reporting,
-            controls.a_a_control, controls.positive_control, at, chosen.margin, chosen.delta, chosen.window,
-            chosen.alpha / max(1, len(config.seeds.looks)),
+            list(self.arms), list(self.points), controls.baseline, config.seeds.tuning, config.seeds.reporting,
+            controls.a_a_control, controls.positive_control, at, controls.sensitivity_control,
+            config.learning_rates.multiples, config.seeds.looks, margin=chosen.margin,
+            stability_margin=chosen.stability_margin, delta=chosen.delta, window=chosen.window, alpha=chosen.alpha,
         )  # fmt: skip
 
     def run_dir(self, trial: Trial) -> Path:

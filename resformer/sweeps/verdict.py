@@ -1,93 +1,129 @@
-"""When a sweep may say better, equivalent, worse: a rule that is strict about when to say nothing."""
+"""The words that a sweep says of an arm, and the family of tests that they come from."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-from .inference import Estimate
+import numpy as np
 
-Verdict = Literal["baseline", "better", "equivalent", "worse", "unresolved", "unstable"]
-VERDICTS: tuple[Verdict, ...] = ("baseline", "better", "equivalent", "worse", "unresolved", "unstable")
+from .detectable import detectable_difference
+from .inference import NAN, holm
+
+LossVerdict = Literal["baseline", "better", "equivalent", "worse", "unresolved"]
+StabilityVerdict = Literal["baseline", "more stable", "as stable", "less stable", "unresolved"]
+Verdict = LossVerdict | StabilityVerdict
+Quantity = Literal["loss", "stability", "equal_time"]
+WORDS: dict[Quantity, tuple[Verdict, Verdict, Verdict]] = {
+    "loss": ("better", "equivalent", "worse"),
+    "stability": ("more stable", "as stable", "less stable"),
+    "equal_time": ("better", "equivalent", "worse"),
+}
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What stands against the baseline for one arm at one point of the grid.
+@dataclass
+class Comparison:
+    """An arm against the baseline at one point, in one quantity: what the last complete look says.
 
     Attributes:
-        difference: of held-out loss, arm minus baseline, each at its own best rate, paired by seed.
-        p_holm: two-sided, at each one's best rate or with the loser at the winner's, the larger, adjusted
-            over all comparisons of the sweep.
-        tost_holm: p of the equivalence test, adjusted likewise.
-        failures: reporting runs at the best rate that ended stuck or diverged.
-        runs: reporting runs at the best rate.
-        baseline_failures: the baseline's.
-        interior: both best rates have neighbours on both sides in the grid.
-        missing: reporting runs not yet there.
+        quantity: loss of sound runs at the best rates (nats), stability (chance that a seed ends badly at any of the
+            rates), or the loss against a baseline trained for equal time.
+        difference: arm minus baseline.
+        low, high: 95 % interval of the true difference.
+        sd: of paired differences; nan for stability.
+        seeds: pairs of sound runs, or seeds of each arm.
+        p: two-sided, of this comparison alone.
+        p_adjusted: for the family and for the looks; below alpha something is said.
+        equivalence_p, equivalence_adjusted: that the difference is not inside the margin, likewise.
+        detectable: true difference (nats) that this verdict finds with power 0.8, after multiplicity; nan for stability
+            and where it is not known.
+        claims: what each complete look said before the controls were asked.
+        missing: runs of this look that are not there yet.
     """
 
-    difference: Estimate
-    p_holm: float
-    tost_holm: float
-    failures: int
-    runs: int
-    baseline_failures: int
-    interior: bool
+    quantity: Quantity
+    difference: float = NAN
+    low: float = NAN
+    high: float = NAN
+    sd: float = NAN
+    seeds: int = 0
+    p: float = NAN
+    p_adjusted: float = NAN
+    equivalence_p: float = NAN
+    equivalence_adjusted: float = NAN
+    detectable: float = NAN
+    allowance: float = 0.0
+    claims: list[Verdict] = field(default_factory=list)
     missing: int = 0
+    verdict: Verdict = "unresolved"
+    reason: str = "not finished"
+
+    @property
+    def claim(self) -> Verdict:
+        """What the tests say over all looks: what was said stands, unless a later look says the opposite."""
+        said = {claim for claim in self.claims if claim != "unresolved"}
+        return said.pop() if len(said) == 1 else "unresolved"
 
 
-def unguarded(evidence: Evidence, alpha: float = 0.05) -> tuple[Verdict, str]:
-    """The verdict of the tests alone, before the controls and the grid are asked."""
-    if evidence.missing:
-        return "unresolved", f"{evidence.missing} reporting runs are missing"
-    if evidence.failures:
-        return "unstable", f"{evidence.failures} of {evidence.runs} runs failed at the best learning rate"
-    if evidence.baseline_failures:
-        return "unresolved", "the baseline itself failed"
-    if evidence.tost_holm < alpha:
-        return "equivalent", f"difference inside the margin (TOST, Holm p {evidence.tost_holm:.2g})"
-    excludes_zero = evidence.difference.low > 0 or evidence.difference.high < 0
-    if excludes_zero and evidence.p_holm < alpha:
-        return "worse" if evidence.difference.mean > 0 else "better", f"Holm p {evidence.p_holm:.2g}"
-    if math.isnan(evidence.p_holm):
-        return "unresolved", "fewer than two pairs of seeds"
-    return "unresolved", f"Holm p {evidence.p_holm:.2g}"
+def take_look(family: Sequence[Comparison], complete: Sequence[bool], level: float, alpha: float) -> None:
+    """Add to every comparison of the family that is complete what this look says of it.
+
+    Holm 1979 over the whole declared family at the look's own level; what an earlier look has settled is not tested
+    again. Equivalence is a family of its own: of two arms that truly differ nobody can falsely say that they differ.
+    """
+    settled = [c.claim != "unresolved" for c in family]
+    differ = _adjusted([c.p if here else NAN for c, here in zip(family, complete, strict=True)], settled)
+    same = _adjusted([c.equivalence_p if here else NAN for c, here in zip(family, complete, strict=True)], settled)
+    left = len(family) - sum(done or p < level for done, p in zip(settled, differ, strict=True))
+    for comparison, p, q, done in zip(family, differ, same, settled, strict=True):
+        if done or (np.isnan(p) and np.isnan(q)):
+            continue
+        scale = alpha / level
+        comparison.p_adjusted, comparison.equivalence_adjusted = min(1.0, p * scale), min(1.0, q * scale)
+        if comparison.quantity != "stability":
+            own = level / max(1, left + (p < level))
+            comparison.detectable = detectable_difference(comparison.sd, comparison.seeds, own, comparison.allowance)
+        better, equal, worse = WORDS[comparison.quantity]
+        if q < level:
+            comparison.claims.append(equal)
+        elif p < level:
+            comparison.claims.append(better if comparison.difference < 0 else worse)
+        else:
+            comparison.claims.append("unresolved")
 
 
-def decide(evidence: Evidence, a_a_is_null: bool | None, positive_control_fired: bool | None, alpha: float = 0.05):
-    """``(verdict, reason)``.
+def _adjusted(values: Sequence[float], settled: Sequence[bool]) -> np.ndarray:
+    return holm([0.0 if done else value for value, done in zip(values, settled, strict=True)])
 
-    Better, worse and equivalent are said only of an instrument that was seen to work: the A/A arm came out null, the
-    arm known to break was flagged, and both optima lie inside the grid. An unstable arm is called so in any case.
+
+def conclude(comparison: Comparison, a_a_is_null: bool | None, positive_control_fired: bool | None) -> None:
+    """Set verdict and reason: what the tests claim, if the instrument was seen to work.
 
     Args:
-        a_a_is_null: what the A/A arm said; none where there is no such arm, or it is not finished.
+        a_a_is_null: what the A/A control said; none where there is none, or it is not finished.
         positive_control_fired: whether the arm known to break was flagged; none likewise.
     """
-    verdict, reason = unguarded(evidence, alpha)
-    if verdict in ("unstable", "unresolved"):
-        return verdict, reason
-    for said, what in ((a_a_is_null, "A/A arm"), (positive_control_fired, "positive control")):
+    c = comparison
+    c.verdict = "unresolved"
+    if not c.claims:
+        c.reason = f"{c.missing} runs are missing" if c.missing else f"{c.seeds} pairs of sound runs are too few"
+        return
+    if c.claim == "unresolved":
+        if len({claim for claim in c.claims if claim != "unresolved"}) > 1:
+            c.reason = "two looks contradict each other"
+        else:
+            finds = f"; {c.seeds} pairs find {c.detectable:.2g} nat" if np.isfinite(c.detectable) else ""
+            c.reason = f"adjusted p {c.p_adjusted:.2g}{finds}"
+        return
+    for said, what in ((a_a_is_null, "A/A control"), (positive_control_fired, "positive control")):
         if said is None:
-            return "unresolved", f"instrument not validated: no {what} yet"
+            c.reason = f"instrument not validated: no {what} yet"
+            return
     if not a_a_is_null:
-        return "unresolved", "instrument not validated: the A/A arm differs from itself"
-    if not positive_control_fired:
-        return "unresolved", "instrument not validated: the positive control did not fire"
-    if not evidence.interior:
-        return "unresolved", "a best learning rate lies at the edge of the grid"
-    return verdict, reason
-
-
-def is_null(evidence: Evidence) -> bool | None:
-    """Whether an A/A arm came out null: no failure and an interval that holds 0; none while it is unfinished."""
-    if evidence.missing or math.isnan(evidence.difference.low):
-        return None
-    return not evidence.failures and evidence.difference.low <= 0 <= evidence.difference.high
-
-
-def has_fired(evidence: Evidence, alpha: float = 0.05) -> bool | None:
-    """Whether an arm known to break was flagged, as unstable or as worse; none while it is unfinished."""
-    if evidence.missing:
-        return None
-    return unguarded(evidence, alpha)[0] in ("unstable", "worse")
+        c.reason = "instrument not validated: the A/A control differs from the baseline"
+    elif not positive_control_fired:
+        c.reason = "instrument not validated: the positive control did not fire"
+    else:
+        c.verdict = c.claim
+        equal = c.claim in ("equivalent", "as stable")
+        p = c.equivalence_adjusted if equal else c.p_adjusted
+        c.reason = f"{'inside the margin, ' if equal else ''}adjusted p {p:.2g}"

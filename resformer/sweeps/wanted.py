@@ -6,7 +6,8 @@ from itertools import product
 import numpy as np
 
 from . import curves
-from .analysis import Result, analyse
+from .analysis import analyse
+from .results import Result, Rules
 from .trials import Sweep, Trial
 
 
@@ -15,75 +16,67 @@ def wanted(sweep: Sweep, results: Iterable[Result], given_up: Collection[Trial] 
 
     At each point every arm is tuned over the same rates. While the best rate of an arm that trains at all lies at the
     edge, the grid grows there for every arm of the point, within ``learning_rates.extend_by``. Once it stands still,
-    reporting seeds run at the arm's own and at the baseline's best rate; the baseline's at every arm's best rate.
-    Nothing is ever pruned. Where ``seeds.looks`` declares several, seeds beyond a look run only if it left something
-    open.
+    reporting seeds run at multiples of the arm's best rate, look by look: after each, an arm of which everything is
+    said (and that is no control) runs no more seeds. Nothing else is ever pruned.
 
     Args:
         given_up: trials that failed for reasons outside the run as often as is allowed; their arm is not waited for.
     """
     results = list(results)
     done = {Trial(r.arm, r.point, r.learning_rate, r.seed): r for r in results}
-    for reporting in sweep.looks():
-        trials = _up_to(sweep, done, given_up, reporting)
-        if any(trial not in done for trial in trials) or _is_decided(sweep, results, reporting):
-            break
-    return trials
-
-
-def last_look(sweep: Sweep, results: Iterable[Result]) -> list[int]:
-    """The reporting seeds of the last declared look whose trials are all there, or of the first."""
-    done = {Trial(r.arm, r.point, r.learning_rate, r.seed): r for r in results}
-    complete = [look for look in sweep.looks() if all(trial in done for trial in _up_to(sweep, done, (), look))]
-    return complete[-1] if complete else sweep.looks()[0]
-
-
-def _is_decided(sweep: Sweep, results: list[Result], reporting: list[int]) -> bool:
-    controls = sweep.config.controls
-    rows = analyse(results, sweep.rules(reporting)).rows
-    return all(row.verdict != "unresolved" for row in rows if row.arm not in (controls.baseline, controls.a_a_control))
-
-
-def _up_to(
-    sweep: Sweep, done: dict[Trial, Result], given_up: Collection[Trial], reporting_seeds: list[int]
-) -> list[Trial]:
+    rules, seeds = sweep.rules(), sweep.config.seeds
     tuning: list[Trial] = []
-    reporting: list[Trial] = []
+    reporting: dict[tuple[str, str], list[float]] = {}
     for point in sweep.points:
         arms = sweep.arms_at(point)
         rates, best = _tuned_rates(sweep, point, arms, done, given_up)
-        tuning += _trials(arms, point, rates, sweep.config.seeds.tuning)
-        if sweep.config.seeds.reporting_rates == "all":
-            reporting += _trials(arms, point, rates, reporting_seeds)
-            continue
-        baseline = sweep.config.controls.baseline
-        for arm in (arm for arm in arms if arm in best):
-            others = best.values() if arm == baseline else [best.get(baseline, best[arm])]
-            higher = [_rounded(best[arm] * factor) for factor in sweep.config.learning_rates.multiples]
-            its = list(dict.fromkeys([best[arm], *others, *higher]))
-            reporting += _trials([arm], point, its, reporting_seeds)
-    return tuning + reporting
+        tuning += _trials(arms, point, rates, seeds.tuning)
+        grid = rates if seeds.reporting_rates == "all" else []
+        for arm in arms:
+            if arm in best or grid:
+                its = curves.reporting_rates(best[arm], rules.multiples_of(arm)) if arm in best else []
+                reporting[arm, point] = sorted({*its, *grid})
+    return tuning + _look_by_look(rules, reporting, results, done)
+
+
+def _look_by_look(
+    rules: Rules, rates: dict[tuple[str, str], list[float]], results: list[Result], done: dict[Trial, Result]
+) -> list[Trial]:
+    found: list[Trial] = []
+    going, before = list(rates), 0
+    for look, n in enumerate(rules.reached, start=1):
+        seeds = list(rules.reporting_seeds[before:n])
+        new = [trial for arm, point in going for trial in _trials([arm], point, rates[arm, point], seeds)]
+        found += sorted(new, key=lambda trial: seeds.index(trial.seed))
+        if n == rules.reached[-1] or any(trial not in done for trial in new):
+            break
+        counted = set(rules.reporting_seeds[:n]) | set(rules.tuning_seeds)
+        so_far = [r for r in results if r.seed in counted]
+        decided = {(row.arm, row.point) for row in analyse(so_far, rules.until(look)).rows if row.settled}
+        going, before = [key for key in going if key not in decided], n
+    return found
 
 
 def bounds(sweep: Sweep) -> tuple[int, int]:
     """The fewest and the most trials that the definition can lead to."""
     config, few, many = sweep.config, 0, 0
-    tuning, reporting = len(config.seeds.tuning), len(config.seeds.reporting)
+    tuning, reporting, rules = len(config.seeds.tuning), len(config.seeds.reporting), sweep.rules()
     for point in sweep.points:
         arms, rates = len(sweep.arms_at(point)), len(config.learning_rates.grid)
         most = rates + config.learning_rates.extend_by
         if config.seeds.reporting_rates == "all":
-            few, many = few + arms * rates * (tuning + reporting), many + arms * most * (tuning + reporting)
-        else:
-            at_best, higher = min(reporting, *config.seeds.looks, reporting), len(config.learning_rates.multiples)
-            few += arms * (rates * tuning + (1 + higher) * at_best)
-            many += arms * most * tuning + (2 * (arms - 1) + min(arms, most) + arms * higher) * reporting
+            few, many = few + arms * rates * reporting, many + arms * most * reporting
+        few, many = few + arms * rates * tuning, many + arms * most * tuning
+        for arm in sweep.arms_at(point):
+            at = len(rules.multiples_of(arm))
+            few += at * (rules.all_looks[0] if arm in rules.compared else reporting)
+            many += at * reporting
     return few, many
 
 
 def _tuned_rates(
     sweep: Sweep, point: str, arms: list[str], done: dict[Trial, Result], given_up: Collection[Trial]
-) -> tuple[list[float], dict[str, float]]:
+) -> tuple[list[float], dict[str, curves.Optimum]]:
     """The point's rates so far, and the best one of each arm once no more are to come."""
     rates = sorted(sweep.config.learning_rates.grid)
     budget = sweep.config.learning_rates.extend_by
@@ -92,25 +85,27 @@ def _tuned_rates(
     while True:
         if any(trial not in done for trial in _trials(counted, point, rates, seeds)):
             return rates, {}
-        best = {arm: _best(arm, point, rates, seeds, done) for arm in counted}
-        edges = {index for index, trains in best.values() if trains}
+        best = {arm: _best(arm, point, rates, seeds, done, sweep.config.statistics.delta) for arm in counted}
+        edges = {optimum.index for optimum, trains in best.values() if trains}
         grown = list(rates)
         if 0 in edges and budget > 0:
             grown, budget = [_rounded(rates[0] ** 2 / rates[1]), *grown], budget - 1
         if len(rates) - 1 in edges and budget > 0:
             grown, budget = [*grown, _rounded(rates[-1] ** 2 / rates[-2])], budget - 1
         if grown == rates:
-            return rates, {arm: rates[index] for arm, (index, _) in best.items()}
+            return rates, {arm: optimum for arm, (optimum, _) in best.items()}
         rates = grown
         counted = [arm for arm in counted if not any(t in given_up for t in _trials([arm], point, rates, seeds))]
 
 
-def _best(arm: str, point: str, rates: list[float], seeds: list[int], done: dict[Trial, Result]) -> tuple[int, bool]:
-    """Index of the best rate, and whether any run there trained."""
+def _best(
+    arm: str, point: str, rates: list[float], seeds: list[int], done: dict[Trial, Result], delta: float
+) -> tuple[curves.Optimum, bool]:
+    """The best rate, and whether any run at its rung trained."""
     cells = [[done[Trial(arm, point, rate, seed)] for seed in seeds] for rate in rates]
-    losses = np.array([[cell.val_loss for cell in row] for row in cells])
-    index = curves.optimum(rates, losses, [[cell.initial_loss for cell in row] for row in cells]).index
-    return index, not all(cell.failed for cell in cells[index])
+    losses = np.array([[np.nan if cell.failed else cell.val_loss for cell in row] for row in cells])
+    best = curves.optimum(rates, losses, [[cell.initial_loss for cell in row] for row in cells], delta)
+    return best, not all(cell.failed for cell in cells[best.index])
 
 
 def _trials(arms: list[str], point: str, rates: list[float], seeds: list[int]) -> list[Trial]:

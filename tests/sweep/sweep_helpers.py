@@ -90,8 +90,8 @@ def definition(folder: Path, **changes) -> dict:
             "plain": {"model.residual": "plain"},
         },
         "grid": {"model.num_hidden_layers": [1, 2]},
-        "learning_rates": {"grid": [1e-3, 3e-3, 1e-2], "extend_by": 2},
-        "seeds": {"tuning": [9], "reporting": [0, 1, 2]},
+        "learning_rates": {"grid": [1e-3, 3e-3, 1e-2], "extend_by": 2, "multiples": [1]},
+        "seeds": {"tuning": [9], "reporting": [0, 1, 2, 3, 4, 5]},
         "program": "quick:main",
         "controls": {"a_a_control": "again", "positive_control": "plain"},
     }  # fmt: skip

@@ -6,6 +6,7 @@ import pytest
 
 from resformer.model.specification import KINDS
 from resformer.sweeps.config import parse_sweep
+from resformer.sweeps.detectable import design_warnings
 from resformer.sweeps.trials import Sweep
 
 FILES = sorted((Path(__file__).parents[2] / "recipes" / "sweeps").glob("*.yaml"))
@@ -32,3 +33,10 @@ def test_the_zoo_has_every_kind(name):
     file = next(file for file in FILES if file.stem == name)
     arms = parse_sweep(["--config", str(file)]).arms.values()
     assert {arm["model.residual"] for arm in arms} == set(KINDS)
+
+
+@pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
+def test_each_has_seeds_enough_for_what_it_compares(file):
+    rules = Sweep(parse_sweep(["--config", str(file)])).rules()
+    assert design_warnings(rules) == []
+    assert rules.sensitivity_control == "pre short"

@@ -1,6 +1,7 @@
 """Sweeps as a person runs them: what is skipped, gone on with, retried, left alone; and every mistake in one line."""
 
 import json
+import math
 import random
 import re
 import signal
@@ -21,7 +22,7 @@ def runs(folder) -> dict[str, int]:
 def table(result) -> list[str]:
     """The verdict table on the screen, without the line below it that tells how long the sweep's own work took."""
     lines = result.stdout.splitlines()
-    start = next(i for i, line in enumerate(lines) if "verdict" in line)
+    start = next(i for i, line in enumerate(lines) if "verdict on" in line)
     found = [line.rstrip() for line in lines[start : start + 9]]
     return [line for line in found if not line.startswith("beyond the trials themselves")]
 
@@ -37,13 +38,13 @@ def whole(tmp_path_factory):
 def test_it_tunes_then_reports_then_says_what_is_better(whole):
     folder, result = whole
     names = set(runs(folder))
-    assert len(names) == 2 * (4 * 3 + 4 * 3)  # two depths: four arms at three rates, then three seeds at the best
+    assert len(names) == 2 * (4 * 3 + 4 * 6)  # two depths: four arms at three rates, then six seeds at the best
     assert set(runs(folder).values()) == {1}
-    assert "post_num_hidden_layers=2_lr=0.003_seed=2" in names
+    assert sum(name.startswith("post_num_hidden_layers=2_lr=0.003") and "seed=2" in name for name in names) == 1
     said = {tuple(line.split()[:2]): line for line in table(result)[1:]}
     assert "worse" in said["post", "num_hidden_layers=1"]
     assert "baseline" in said["pre", "num_hidden_layers=2"]
-    assert "unstable" in said["plain", "num_hidden_layers=1"]
+    assert "less stable" in said["plain", "num_hidden_layers=1"]
     assert not re.search("better|worse", said["again", "num_hidden_layers=1"])
     session = json.loads((folder / "sweep" / "session.json").read_text())
     assert session["finished"] == len(names)
@@ -100,7 +101,7 @@ def test_what_diverged_stays_what_died_is_retried_what_always_dies_is_given_up(t
     started = runs(tmp_path)
     assert started["dies_lr=0.003_seed=9"] == 2
     assert started["refuses_lr=0.003_seed=9"] == 1
-    for seed in (9, 0, 1, 2):
+    for seed in range(6):
         assert started[f"once_lr=0.003_seed={seed}"] == 2
         assert started[f"diverges_lr=0.003_seed={seed}"] == started[f"pre_lr=0.003_seed={seed}"] == 1
     warnings = result.stderr.splitlines()
@@ -114,7 +115,7 @@ def test_what_diverged_stays_what_died_is_retried_what_always_dies_is_given_up(t
 
 
 def test_the_grid_extends_until_the_optimum_is_interior_or_the_budget_is_spent(tmp_path):
-    few = {"grid": [1e-4, 2e-4], "extend_by": 1}
+    few = {"grid": [1e-4, 2e-4], "extend_by": 1, "multiples": [1]}
     result = sweep(tmp_path, definition(tmp_path, grid={}, learning_rates=few))
     assert result.returncode == 0, result.stderr
     for arm in ("pre", "again", "post", "plain"):  # as many tuning runs for each
@@ -123,27 +124,60 @@ def test_the_grid_extends_until_the_optimum_is_interior_or_the_budget_is_spent(t
     assert "edge of the grid" in table(result)[3]
     folder = tmp_path / "more"
     folder.mkdir()
-    more = sweep(folder, definition(folder, grid={}, learning_rates={"grid": [1e-4, 1e-3], "extend_by": 4}))
+    more = sweep(
+        folder, definition(folder, grid={}, learning_rates={"grid": [1e-4, 1e-3], "extend_by": 4, "multiples": [1]})
+    )
     assert "edge" not in more.stdout
-    assert len({name.split("_")[1] for name in runs(folder)}) == 3
+    assert len({name.split("_")[1] for name in runs(folder) if "seed=9" in name}) == 3
 
 
-def test_the_reference_and_an_arm_of_another_best_rate_meet_at_both(tmp_path):
-    from resformer.sweeps.analysis import Result
+def planned(folder, **changes):
     from resformer.sweeps.config import parse_sweep
     from resformer.sweeps.trials import Sweep
+
+    return Sweep(parse_sweep(command(folder, definition(folder, grid={}, **changes))[3:]))
+
+
+def bowl(arm: str, rate: float, best: float, seed: int, loss: float = 2.0):
+    from resformer.sweeps.results import Result
+
+    return Result(arm, "", rate, seed, loss + 0.3 * math.log10(rate / best) ** 2 + 1e-4 * (seed % 3), 5.5)
+
+
+def test_reporting_seeds_run_at_multiples_of_the_fitted_best_rate_of_their_own_arm(tmp_path):
     from resformer.sweeps.wanted import wanted
 
-    whole = definition(tmp_path, grid={}, learning_rates={"grid": [1e-3, 3e-3, 1e-2, 3e-2], "extend_by": 0})
-    plan = Sweep(parse_sweep(command(tmp_path, whole)[3:]))
-    best = {"pre": 3e-3, "again": 3e-3, "post": 1e-2, "plain": 3e-3}
-    results = [
-        Result(arm, "", rate, 9, 2.0 if rate == own else 3.0, 5.5)
-        for arm, own in best.items()
-        for rate in plan.config.learning_rates.grid
-    ]
+    rates = {"grid": [1e-3, 3e-3, 1e-2, 3e-2], "extend_by": 0, "multiples": [1, 4]}
+    plan = planned(tmp_path, learning_rates=rates)
+    best = {"pre": 4e-3, "again": 4e-3, "post": 8e-3, "plain": 4e-3}
+    results = [bowl(arm, rate, own, 9) for arm, own in best.items() for rate in rates["grid"]]
     reported = {(t.arm, t.learning_rate) for t in wanted(plan, results) if t.seed != 9}
-    assert reported == {("pre", 3e-3), ("pre", 1e-2), ("again", 3e-3), ("post", 3e-3), ("post", 1e-2), ("plain", 3e-3)}
+    assert reported == {("pre", 4e-3), ("pre", 1.6e-2), ("again", 4e-3), ("again", 1.6e-2), ("post", 8e-3),
+                        ("post", 3.2e-2), ("plain", 4e-3)}  # fmt: skip
+
+
+def test_seeds_are_added_look_by_look_and_an_arm_of_which_all_is_said_runs_no_more(tmp_path):
+    from resformer.sweeps.wanted import wanted
+
+    rates = {"grid": [1e-3, 3e-3, 1e-2], "extend_by": 0, "multiples": [1]}
+    seeds = {"tuning": [9, 12], "reporting": list(range(12)), "looks": [8, 12]}
+    seeds["reporting"].remove(9)
+    seeds["reporting"].append(20)
+    statistics = {"stability_margin": 0.9}  # whose stability is said at once
+    plan = planned(tmp_path, learning_rates=rates, seeds=seeds, statistics=statistics)
+    results = [
+        bowl(a, r, 3e-3, s, 2.5 if a == "post" else 2) for a in plan.arms for r in rates["grid"] for s in (9, 12)
+    ]
+    first = [trial for trial in wanted(plan, results) if trial.seed not in (9, 12)]
+    assert {trial.seed for trial in first} == set(range(8))
+    at = {trial.arm: trial.learning_rate for trial in first}
+    noise = random.Random(0)
+    for arm, rate in at.items():
+        for seed in range(8):
+            loss = {"post": 2.5, "plain": 4.0}.get(arm, 2.0) + noise.gauss(0, 0.01)
+            results.append(bowl(arm, rate, 3e-3, seed, loss))
+    second = {trial.arm for trial in wanted(plan, results) if trial.seed == 20}
+    assert second == {"pre", "again", "plain"}
 
 
 @pytest.mark.slow
@@ -176,7 +210,8 @@ def test_stopped_at_random_moments_and_gone_on_with_it_gives_the_same_table(whol
 
 
 def test_torn_trials_run_anew_and_are_kept(tmp_path):
-    small = definition(tmp_path, grid={}, learning_rates={"grid": [3e-3], "extend_by": 0})
+    rates = {"grid": [3e-3], "extend_by": 0, "multiples": [1]}
+    small = definition(tmp_path, grid={}, learning_rates=rates)
     first = sweep(tmp_path, small)
     files = ["summary.json", "metrics.jsonl", "config.yaml"]
     torn = [tmp_path / "sweep" / "trials" / f"post_lr=0.003_seed={seed}" / file for seed, file in enumerate(files)]
@@ -248,10 +283,10 @@ def test_an_arm_named_twice_and_another_definition_are_refused_with_exit_code_tw
     line = [*command(tmp_path, definition(tmp_path))[:-1], str(file)]
     twice = subprocess.run(line, capture_output=True, text=True, env=environment(), check=False)
     other = sweep(whole[0], definition(whole[0], seeds={"tuning": [9], "reporting": [0, 1]}))
-    more = sweep(whole[0], definition(whole[0], seeds={"tuning": [9], "reporting": [0, 1, 2, 3]}))
+    more = sweep(whole[0], definition(whole[0], seeds={"tuning": [9], "reporting": list(range(7))}))
     for result, named in (
         (twice, "arms.pre is named twice, in lines 2 and 3"),
-        (other, "seeds.reporting is [0, 1, 2], not [0, 1]"),
+        (other, "seeds.reporting is [0, 1, 2, 3, 4, 5], not [0, 1]"),
         (more, "declare seeds.looks from the start"),
     ):
         assert result.returncode == 2
@@ -265,7 +300,7 @@ def test_a_dry_run_counts_prints_differences_and_writes_nothing(tmp_path):
     arms["post"]["because"] = "Xiong et al. 2020"
     result = sweep(tmp_path, definition(tmp_path, arms=arms, controls={}), "--dry_run")
     assert result.returncode == 0, result.stderr
-    assert "24 to 44 trials, 0 finished" in result.stdout
+    assert "36 to 44 trials, 0 finished" in result.stdout
     assert re.search(r"post \(because: Xiong et al. 2020\): schedule.warmup_steps: 3, the baseline 4", result.stdout)
     assert not (tmp_path / "sweep").exists()
 
@@ -273,16 +308,22 @@ def test_a_dry_run_counts_prints_differences_and_writes_nothing(tmp_path):
 def test_seeds_grow_to_a_declared_look_in_the_same_folder_and_stop_where_nothing_is_open(tmp_path):
     def at(arms, **seeds):
         arms = {name: {"model.residual": name} for name in ("pre", *arms)} | {"again": {"model.residual": "pre"}}
-        seeds = {"tuning": [9], "looks": [3, 5]} | seeds
-        return definition(tmp_path, arms=arms, grid={}, seeds=seeds, learning_rates={"grid": [1e-3, 3e-3, 1e-2]})
+        seeds = {"tuning": [9], "looks": [6, 8]} | seeds
+        rates = {"grid": [1e-3, 3e-3, 1e-2], "multiples": [1]}
+        margins = {"stability_margin": 0.9}  # within which six seeds say as stable
+        return definition(tmp_path, arms=arms, grid={}, seeds=seeds, learning_rates=rates, statistics=margins)
 
-    first = sweep(tmp_path, at(["post", "plain"], reporting=[0, 1, 2]))
+    def seeds_of(arm):
+        return {int(name.rpartition("=")[2]) for name in runs(tmp_path) if name.startswith(arm)}
+
+    first = sweep(tmp_path, at(["post", "plain"], reporting=list(range(6))))
     assert first.returncode == 0, first.stderr
-    assert "worse: Holm p" in first.stdout  # post; plain is unstable: nothing is open
-    again = sweep(tmp_path, at(["post", "plain"], reporting=[0, 1, 2, 3, 4]))
+    assert "worse: adjusted p" in first.stdout
+    again = sweep(tmp_path, at(["post", "plain"], reporting=list(range(8))))
     assert again.returncode == 0, again.stderr
-    assert {name.rpartition("=")[2] for name in runs(tmp_path)} == {"9", "0", "1", "2"}
-    assert table(again) == table(first)
+    assert seeds_of("post") == {9, *range(6)}  # of which all was said
+    assert seeds_of("pre") == seeds_of("plain") == {9, *range(8)}
+    assert "worse: adjusted p" in again.stdout
     folder = tmp_path / "open"
     folder.mkdir()
     arms = {"pre": {}, "again": {}, "other": {"model.intermediate_size": 96}, "plain": {"model.residual": "plain"}}
@@ -314,7 +355,8 @@ def test_a_trial_that_hangs_is_ended_recorded_and_tried_again(tmp_path):
 
 
 def test_what_ran_on_something_else_is_refused_run_again_or_mixed_and_said(tmp_path):
-    small = definition(tmp_path, grid={}, learning_rates={"grid": [3e-3], "extend_by": 0})
+    rates = {"grid": [3e-3], "extend_by": 0, "multiples": [1]}
+    small = definition(tmp_path, grid={}, learning_rates=rates)
     first = sweep(tmp_path, small)
     assert first.returncode == 0, first.stderr
     file = tmp_path / "sweep" / "provenance.json"
@@ -330,14 +372,15 @@ def test_what_ran_on_something_else_is_refused_run_again_or_mixed_and_said(tmp_p
     (one / "summary.json").unlink()
     kept = sweep(tmp_path, small, "--on_difference", "keep")
     assert kept.returncode == 0, kept.stderr
-    said = {row.arm: row.reason for row in read_sweep(tmp_path / "sweep").analysis().rows}
+    rows = read_sweep(tmp_path / "sweep").analysis().rows
+    said = {row.arm: " ".join(comparison.reason for comparison in row.comparisons) for row in rows}
     assert "mixes 1 runs on something else (code" in said["post"]
     assert "mixes" not in said["plain"] + said["pre"]
     assert sweep(tmp_path, small).returncode == 2
     again = sweep(tmp_path, small, "--on_difference", "rerun")
     assert again.returncode == 0, again.stderr
     assert "mixes" not in again.stdout
-    assert len(list(one.parent.glob("*.differs-1"))) == 16  # the one that was gone on with here was begun there
+    assert len(list(one.parent.glob("*.differs-1"))) == 28  # the one that was gone on with here was begun there
     assert table(again) == table(first)
     assert sweep(tmp_path, small).returncode == 0
 
