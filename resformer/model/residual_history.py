@@ -225,6 +225,7 @@ class AttentionResidual(Residual):
         return sum(sources)
 
     def read_out(self, sources):
+        assert self.attend_out is not None  # the stack ends here
         return self.attend_out(sources)
 
     def internals(self, state, written=None):

@@ -32,6 +32,7 @@ class ResidualDual(Residual):
 
     def exit(self, state):
         p, q = state
+        assert self.norm_dual is not None  # a segment ends here
         return p + self.norm_dual(q)
 
     def stream(self, state):
@@ -64,6 +65,7 @@ class Siamese(Residual):
 
     def exit(self, state):
         p, q = state
+        assert self.norms_out is not None  # a segment ends here
         return self.norms_out[0](p) + self.norms_out[1](q)
 
     def stream(self, state):

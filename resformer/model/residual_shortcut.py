@@ -76,7 +76,7 @@ class Laurel(Residual):
 
     def forward(self, h, f):
         y = f(self.norm(h))
-        if self.down is not None:
+        if self.down is not None and self.up is not None:
             h = h + nn.functional.linear(nn.functional.linear(h, self.down), self.up)
         if self.weights is None:
             return h + y

@@ -116,7 +116,10 @@ def read_run(folder: Path, arm: str = "", point: str = "") -> Run:
         ValueError: one line, if it is no run's folder at all.
     """
     if not (folder / "config.yaml").exists() and not (folder / "layers.parquet").exists():
-        raise ValueError(f"{folder} is no folder of a run (it has neither config.yaml nor layers.parquet)")
+        raise ValueError(
+            f"{folder} is no folder of a run (it has neither config.yaml nor layers.parquet) nor of a sweep (it has no "
+            "sweep.yaml)"
+        )
     problems: list[str] = []
 
     def read(name: str, how: Any, empty: Any, kind: type) -> Any:

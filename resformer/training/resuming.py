@@ -37,7 +37,7 @@ def refuse_another_run(config: RunConfig, folder: Path) -> None:
     theirs, ours = flat(read_yaml(file)), flat(config.as_dict())
     if config.schedule.name == "constant":  # the only schedule that does not depend on where it ends
         theirs["train.max_steps"] = config.train.max_steps
-    for key in sorted(set(theirs) | set(ours)):
+    for key in sorted(set(theirs) | set(ours), key=lambda key: (key != "train.max_steps", key)):  # others follow
         if key not in _FREE and theirs.get(key) != ours.get(key):
             reason = ""
             if key == "train.max_steps":

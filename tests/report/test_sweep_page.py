@@ -130,10 +130,10 @@ def test_it_fits_the_window_and_can_be_read(browser, whole, width, scheme):
 
 def test_the_table_sorts_by_any_column_both_ways(page):
     page.click("#verdicts th button:text-is('loss')")
-    losses = [float(text.split()[0]) for text in column(page, "loss")]
+    losses = [float(text.split()[0]) for text in column(page, "loss") if text]  # of an arm without a sound run: none
     assert losses == sorted(losses)
     page.click("#verdicts th button:text-is('loss')")
-    assert [float(text.split()[0]) for text in column(page, "loss")] == losses[::-1]
+    assert [float(text.split()[0]) for text in column(page, "loss") if text] == losses[::-1]
     page.click("#verdicts th button:text-is('arm')")
     assert column(page, "arm") == sorted(column(page, "arm"))
 
