@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise
             print(f"\n{name} left out: {error}")
             continue
-        print(f"\n{found}\nin {found.save(out) / Path(name)}.parquet, .html, .svg, .png")
+        print(f"\n{found}\nin {found.save(out) / Path(name)}.parquet and .html, figures/{name}.svg, .png, .pdf")
     return 0
 
 

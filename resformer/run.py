@@ -22,6 +22,7 @@ from .files import read_yaml
 from .keys import flat, full_names
 from .programs import INTERRUPTED, apart
 from .training import RunConfig, Trainer, read_config, run_config
+from .training.config import ScheduleConfig
 from .training.resuming import newest_whole
 
 if TYPE_CHECKING:
@@ -204,6 +205,8 @@ def as_run_config(config: RunConfig | Mapping[str, Any] | str | Path | None, key
 def _without_what_follows(told: dict[str, Any]) -> dict[str, Any]:
     """Without the keys that have the value that follows from another one, lest they stand when that one is changed."""
     follows = dict.fromkeys(("init_seed", "data_seed", "dropout_seed"), told["seed"])
+    schedule = ScheduleConfig(name=told["schedule.name"])
+    follows["schedule.warmup_steps"] = schedule.warmup(told["train.max_steps"])
     follows["train.on_nonfinite"] = "stop" if told["train.on_divergence"] == "stop" else "skip"
     return {key: value for key, value in told.items() if key not in follows or value != follows[key]}
 

@@ -44,8 +44,8 @@ def test_every_probe_leaves_table_and_figures(saved, capsys, monkeypatch):
     assert probe(saved / "ours", "--out", saved / "out", *flags, "--width", 16) == 0
     printed = capsys.readouterr().out
     for name in ("init", "lesion", "lens", "landscape", "curvature", "reuse"):
-        for ending in ("parquet", "html", "svg", "png"):
-            assert (saved / "out" / f"{name}.{ending}").stat().st_size > 0
+        for file in (f"{name}.parquet", f"{name}.html", f"figures/{name}.svg", f"figures/{name}.png"):
+            assert (saved / "out" / file).stat().st_size > 0
         assert name in printed
     assert set(pd.read_parquet(saved / "out" / "init.parquet").depth) == {2, 3}
     assert len(pd.read_parquet(saved / "out" / "landscape.parquet")) == 5 + 25
@@ -62,7 +62,7 @@ def test_a_configuration_is_probed_before_training(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("model: {residual: peri}\n")
     assert probe("mine.yaml", "--depths", 2, "--width", 16, "--initialization", "xavier") == 0
-    assert (tmp_path / "runs" / "probes" / "mine" / "init.svg").exists()
+    assert (tmp_path / "runs" / "probes" / "mine" / "figures" / "init.svg").exists()
 
 
 def test_a_configuration_takes_other_probes_on_its_own_text(saved, tmp_path, monkeypatch):

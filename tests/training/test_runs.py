@@ -134,7 +134,7 @@ def test_interrupted_it_saves_and_says_so(train, number, code):
 
 def test_divergence_stops_with_everything_saved(train):
     result = train(
-        "diverged", "--optimizer.name", "sgd", "--optimizer.learning_rate", "1e30", "--optimizer.max_grad_norm", "0"
+        "diverged", "--optimizer.name", "sgd", "--optimizer.learning_rate", "1e6", "--optimizer.max_grad_norm", "0"
     )
     assert result.returncode == 3
     summary = train.summary("diverged")
