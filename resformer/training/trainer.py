@@ -41,7 +41,8 @@ class Trainer:
         self.accelerator = make_accelerator(config.run_dir, config.trackers, config.train.patience)
         self.micro_batch_size = setup.micro_batch_size(config, self.accelerator)
         self.accumulation = config.train.batch_size // (self.micro_batch_size * self.accelerator.num_processes)
-        self.corpus = load_corpus(config.data, show_progress=is_watched())  # one process fills the cache
+        # One process fills the cache, the others find it there.
+        self.corpus = load_corpus(config.data, show_progress=self.accelerator.is_main_process and is_watched())
         self.model = self.build_model()
         self.optimizers = self.build_optimizers()
         self.progress = checkpoints.Progress()
