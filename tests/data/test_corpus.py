@@ -185,7 +185,7 @@ def test_an_interrupted_build_leaves_nothing_that_counts(tmp_path: Path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(resformer.data.cache, "_synchronise", interrupt)
+        patch.setattr(os, "fsync", interrupt)
         corpus(tmp_path, path)
     assert not [entry for entry in (tmp_path / "cache").iterdir() if entry.is_dir()]
     assert corpus(tmp_path, path).num_train_tokens
