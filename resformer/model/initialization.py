@@ -48,12 +48,13 @@ class Normal:
 
 @dataclass(frozen=True)
 class Uniform:
-    """U(-bound, bound)."""
+    """U(mean - bound, mean + bound)."""
 
     bound: float
+    mean: float = 0.0
 
     def __call__(self, shape, generator):
-        return (torch.rand(shape, generator=generator, device="cpu") * 2 - 1) * self.bound
+        return (torch.rand(shape, generator=generator, device="cpu") * 2 - 1) * self.bound + self.mean
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Several streams: the state is ``[batch, time, streams, hidden]``; each site learns what to read, carry and write."""
 
+import itertools
 import math
 from typing import Literal
 
@@ -7,7 +8,7 @@ import torch
 from einops import rearrange, repeat
 from torch import nn
 
-from .initialization import OUTPUTS, Normal, parameter, usual
+from .initialization import OUTPUTS, Normal, Uniform, buffer, parameter, usual
 from .normalization import make_norm
 from .residual import Residual, Site, at_least, full_precision
 
@@ -130,18 +131,33 @@ class ManifoldHyperConnections(Residual):
 
     Gating factors start at 0.01 and biases at 0; with all logits 0 the maps are r = 1/2, w = 1, M = 1/n, equal to
     ``pre``. The streams are alike at first, and the projection's small random start tells them apart. Biases and gating
-    factors take no weight decay.
+    factors take no weight decay. Other variants carry the streams by another M, and start where their authors do:
+
+    - ``identity``: M = I, and no map for it (transformers' Hunyuan V4). r starts at 1/n.
+    - ``lite``: M = sum_p a_p P_p over all n! permutation matrices, a softmax (Yang and Gao 2026, mHC-lite,
+      arXiv:2601.05732). Starts ``apart``. Their norm has a gain, which W absorbs, and they draw the stream that a site
+      starts with, where we take one after the other.
+    - ``kronecker``: M = the Kronecker product of such sums over the factors 2 of n (and what is left of n), starts as
+      ``lite`` (Zhou et al. 2026, KromHC, arXiv:2601.21579).
+    - ``orthogonal``: M^T = two steps from I + aW of ``Y = I + a/2 W (I + Y)``, which nears the Cayley transform of
+      W a/2, with W = L - L^T for logits L and a = 0.1 (Sengupta et al. 2026, JPmHC, arXiv:2602.18308, by two public
+      implementations that agree; its softmaxes for reading and writing are not taken over). M starts near I.
 
     Args:
-        n: number of streams.
+        n: number of streams; ``lite`` goes up to 6.
         iters: of Sinkhorn's iteration.
-        variant: ``deepseek_v4`` (row softmax plus eps, then columns and rows in turn, M transposed), or ``paper``
-            (exp, then columns and rows ``iters`` times, M as it is, no eps).
+        variant: ``deepseek_v4`` (row softmax plus eps, then columns and rows in turn, M transposed), ``paper``
+            (exp, then columns and rows ``iters`` times, M as it is, no eps), or another carry as above.
         head: read-out at the end of the stack: the ``mean``, or ``learned`` as in DeepSeek-V4.
-        eps: of ``deepseek_v4``'s maps, and of the learned head.
+        entry: ``copy``, or ``scaled``: each stream starts as the one that enters times a learned vector of its own,
+            from 0.6 and Xavier's uniform noise, which breaks the streams' symmetry (Alimaskina et al. 2026,
+            arXiv:2606.03483). M = 1/n would average it away at the first site: it goes with ``apart`` or ``identity``.
+        apart: start as mHC-lite, whose authors start mHC so too: each site reads and writes one stream more than the
+            others by biases of 1 and -1, M is near I by biases of 0 and -8, and W is 0. By default as the variant.
+        eps: of the maps of ``deepseek_v4`` and ``identity``, and of the learned head.
     """
 
-    oracle = "transformers DeepseekV4HyperConnection (deepseek_v4)"
+    oracle = "transformers DeepseekV4HyperConnection (deepseek_v4), HYV4HyperConnection (identity)"
 
     def __init__(
         self,
@@ -150,24 +166,52 @@ class ManifoldHyperConnections(Residual):
         *,
         n: int = 4,
         iters: int = 20,
-        variant: Literal["deepseek_v4", "paper"] = "deepseek_v4",
+        variant: Literal["deepseek_v4", "paper", "identity", "lite", "kronecker", "orthogonal"] = "deepseek_v4",
         head: Literal["mean", "learned"] = "mean",
+        entry: Literal["copy", "scaled"] = "copy",
+        apart: bool | None = None,
         eps: float = 1e-6,
     ):
         super().__init__(config, site)
         at_least(1, n=n, iters=iters)
         at_least(0, eps=eps)
         self.n, self.iters, self.variant = n, iters, variant
-        self.eps, self.head_eps = eps if variant == "deepseek_v4" else 0.0, eps
+        self.eps, self.head_eps = eps if variant in ("deepseek_v4", "identity") else 0.0, eps
         self.norm = make_norm(config)
+        self.factors = _factors(n) if variant == "kronecker" else [n] if variant == "lite" else []
+        for factor in self.factors:
+            if factor > 6:
+                raise ValueError(f"n is {n}; {variant} mixes all permutations of {factor} streams, of 6 at most")
+            matrices = _permutations(factor)
+            setattr(self, f"permutations_{factor}", buffer(*matrices.shape, start=matrices))
+        apart = variant in ("lite", "kronecker") if apart is None else apart
+        carry = self._carry_start(-8.0 if apart else 0.0)
+        self.sizes = [n, n, *([len(carry)] if variant != "identity" else [])]
+        even = -math.log(max(1, n - 1)) if variant == "identity" else 0.0
+        own = [1.0 if stream == site.index % n else -1.0 for stream in range(n)]
+        bias = [*own, *own, *carry] if apart else [*[even] * n, *[0.0] * n, *carry]
         width, small = n * config.hidden_size, Normal(config.initializer_range)
-        self.weight = parameter(n * (2 + n), width, start=small)
-        self.bias = parameter(n * (2 + n), start=0.0)
-        self.scale = parameter(3, start=0.01)
+        self.weight = parameter(len(bias), width, start=0.0 if apart else small)
+        self.bias = parameter(len(bias), start=bias)
+        self.scale = parameter(len(self.sizes), start=0.01)
         learned = head == "learned" and site.ends_stack
         self.head_weight = parameter(n, width, start=small) if learned else None
-        self.head_bias = parameter(n, start=0.0) if learned else None
+        self.head_bias = parameter(n, start=even) if learned else None
         self.head_scale = parameter(1, start=0.01) if learned else None
+        noise = Uniform(math.sqrt(6 / (n + config.hidden_size)), mean=0.6)
+        scales = entry == "scaled" and site.begins_segment
+        self.entry_scale = parameter(n, config.hidden_size, start=noise) if scales else None
+        self.returns_what_entered = entry == "copy"
+
+    def _carry_start(self, other: float) -> list[float]:
+        """Biases of the carry: 0 for what carries streams as they are, and ``other`` elsewhere."""
+        if self.variant == "identity":
+            return []
+        if self.variant == "orthogonal":
+            return [0.0] * self.n**2
+        if self.variant in ("lite", "kronecker"):
+            return [0.0 if p == 0 else other for factor in self.factors for p in range(math.factorial(factor))]
+        return [0.0 if i == j else other for i in range(self.n) for j in range(self.n)]
 
     def _project(self, streams, weight):
         vector = rearrange(streams, "... n hidden -> ... (n hidden)")
@@ -175,15 +219,39 @@ class ManifoldHyperConnections(Residual):
         normed = nn.functional.rms_norm(vector, vector.shape[-1:], eps=self.config.norm_eps)
         return nn.functional.linear(normed, weight.to(vector.dtype))
 
-    def maps(self, streams: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def maps(self, streams: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Read ``[..., n]``, write ``[..., n]`` and mixing ``[..., from, to]``, in float32 at least: in bfloat16 the
-        mixing would not be doubly stochastic."""
+        mixing would not be doubly stochastic. No mixing where streams are carried as they are."""
         logits = self._project(streams, self.weight)
-        sizes = [self.n, self.n, self.n**2]
-        parts = zip(logits.split(sizes, dim=-1), self.scale, self.bias.split(sizes), strict=True)
-        read, write, mixing = (part * scale + bias for part, scale, bias in parts)
-        mixing = rearrange(mixing, "... (row column) -> ... row column", row=self.n)
-        return torch.sigmoid(read) + self.eps, 2 * torch.sigmoid(write), self._doubly_stochastic(mixing)
+        parts = zip(logits.split(self.sizes, dim=-1), self.scale, self.bias.split(self.sizes), strict=True)
+        read, write, *carry = (part * scale + bias for part, scale, bias in parts)
+        read, write = torch.sigmoid(read) + self.eps, 2 * torch.sigmoid(write)
+        if self.variant == "identity":
+            return read, write + self.eps, None
+        return read, write, self._mixing(carry[0])
+
+    def _mixing(self, logits):
+        if self.variant in ("lite", "kronecker"):
+            return self._permuted(logits)
+        logits = rearrange(logits, "... (row column) -> ... row column", row=self.n)
+        return self._orthogonal(logits) if self.variant == "orthogonal" else self._doubly_stochastic(logits)
+
+    def _permuted(self, logits):
+        """The Kronecker product over the factors of ``sum_p softmax(logits)_p P_p``."""
+        mixing = None
+        for part, factor in zip(logits.split([math.factorial(k) for k in self.factors], -1), self.factors, strict=True):
+            weights = torch.softmax(part, dim=-1)[..., None, None]
+            mixed = (weights * getattr(self, f"permutations_{factor}")).sum(-3)
+            mixing = mixed if mixing is None else _kronecker(mixing, mixed)
+        return mixing
+
+    def _orthogonal(self, logits):
+        generator = 0.1 * (logits - logits.mT)
+        identity = torch.eye(self.n, dtype=logits.dtype, device=logits.device)
+        mixing = identity + generator
+        for _ in range(2):
+            mixing = identity + generator / 2 @ (identity + mixing)
+        return mixing.mT
 
     def _doubly_stochastic(self, logits):
         if self.variant == "paper":
@@ -200,13 +268,14 @@ class ManifoldHyperConnections(Residual):
         return mixing
 
     def enter(self, hidden_states):
-        return repeat(hidden_states, "batch time hidden -> batch time n hidden", n=self.n)
+        streams = repeat(hidden_states, "batch time hidden -> batch time n hidden", n=self.n)
+        return streams if self.entry_scale is None else streams * self.entry_scale
 
     def forward(self, streams, f):
         with full_precision(streams):
             read, write, mixing = self.maps(streams)
             h = (read.unsqueeze(-1) * streams).sum(-2).to(streams.dtype)
-            carried = mixing.mT.to(streams.dtype) @ streams
+            carried = streams if mixing is None else mixing.mT.to(streams.dtype) @ streams
             write = write.to(streams.dtype)
         y = f(self.norm(h))
         return carried + write.unsqueeze(-1) * y.unsqueeze(-2)
@@ -224,7 +293,23 @@ class ManifoldHyperConnections(Residual):
 
     def internals(self, state, written=None):
         read, write, mixing = self.maps(state)
-        return {"read": read, "mixing": mixing.mT, "write": write}
+        return {"read": read, "write": write} | ({} if mixing is None else {"mixing": mixing.mT})
+
+
+def _factors(n: int) -> list[int]:
+    """n as twos, and what is left of it; 1 as itself."""
+    twos = (n & -n).bit_length() - 1
+    return [2] * twos + [rest for rest in [n >> twos] if rest > 1 or n == 1]
+
+
+def _permutations(n: int) -> torch.Tensor:
+    """All permutation matrices ``[n!, n, n]``, the identity first."""
+    return torch.eye(n, device="cpu")[torch.tensor([*itertools.permutations(range(n))], device="cpu")]
+
+
+def _kronecker(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """``[..., i, j]`` and ``[..., k, l]`` to ``[..., i k, j l]``."""
+    return rearrange(a[..., :, None, :, None] * b[..., None, :, None, :], "... i k j l -> ... (i k) (j l)")
 
 
 KINDS: dict[str, type[Residual]] = {

@@ -27,6 +27,10 @@ OPTIONS = [
     "frac(m=2, dynamic=false)",
     "mhc(variant=paper, n=2)",
     "mhc(head=learned, iters=3)",
+    "mhc(variant=identity, n=3, entry=scaled)",
+    "mhc(variant=lite)",
+    "mhc(variant=kronecker, n=6, apart=false)",
+    "mhc(variant=orthogonal, n=3)",
     "pre(gpas=true)",
     "pre(drop_path=0.3)",
 ]

@@ -4,6 +4,7 @@ A formula gets the sites of one run, the stream ``h`` that enters, and whether t
 the stream that leaves.
 """
 
+import itertools
 import math
 
 import torch
@@ -186,19 +187,53 @@ def sinkhorn(logits, iters, variant, eps):
     return grid
 
 
-def mhc(sites, h, last, n=4, iters=20, variant="deepseek_v4", head="mean", eps=1e-6):
-    official = variant == "deepseek_v4"
-    streams = [h] * n
+def permuted(logits, factors, streams):
+    """Every choice of one permutation for each factor moves the streams, whose numbers are digits in mixed radix, and
+    weighs the product of its softmaxes."""
+    weights = []
+    for factor in factors:
+        part, logits = logits[..., : math.factorial(factor)], logits[..., math.factorial(factor) :]
+        weights.append(part.exp() / part.exp().sum(-1, keepdim=True))
+    moved = [0 * stream for stream in streams]
+    for choice in itertools.product(*(enumerate(itertools.permutations(range(factor))) for factor in factors)):
+        weight = math.prod(w[..., number, None] for w, (number, _) in zip(weights, choice, strict=True))
+        for i, digits in enumerate(itertools.product(*map(range, factors))):
+            j = 0
+            for digit, factor, (_, permutation) in zip(digits, factors, choice, strict=True):
+                j = j * factor + permutation[digit]
+            moved[j] = moved[j] + weight * streams[i]
+    return moved
+
+
+def rotated(logits, streams):
+    """Two steps towards the Cayley transform, written out as its series."""
+    w = 0.1 * (logits - logits.transpose(-1, -2))
+    grid = torch.eye(len(streams)).to(w) + w + w @ w / 2 + w @ w @ w / 4
+    return [sum(grid[..., j, i, None] * stream for i, stream in enumerate(streams)) for j in range(len(streams))]
+
+
+def mhc(sites, h, last, n=4, iters=20, variant="deepseek_v4", head="mean", entry="copy", apart=None, eps=1e-6):
+    official = variant in ("deepseek_v4", "identity")
+    streams = [h] * n if entry == "copy" else [h * scale for scale in sites[0]["entry_scale"]]
     for s in sites:
         logits = mhc_logits(s, streams, s["weight"])
         reads = sigmoid(s["scale"][0] * logits[..., :n] + s["bias"][:n]) + (eps if official else 0)
         writes = 2 * sigmoid(s["scale"][1] * logits[..., n : 2 * n] + s["bias"][n : 2 * n])
-        grid = s["scale"][2] * logits[..., 2 * n :] + s["bias"][2 * n :]
-        grid = sinkhorn(grid.reshape(*grid.shape[:-1], n, n), iters, variant, eps)
         f = s.f(s.norm("norm", sum(reads[..., i, None] * streams[i] for i in range(n))))
-        if official:
-            grid = grid.transpose(-1, -2)
-        mixed = [sum(grid[..., j, i, None] * streams[i] for i in range(n)) for j in range(n)]
+        if variant == "identity":
+            mixed, writes = streams, writes + eps
+        else:
+            carry = s["scale"][2] * logits[..., 2 * n :] + s["bias"][2 * n :]
+            if variant == "lite":
+                mixed = permuted(carry, [n], streams)
+            elif variant == "kronecker":
+                mixed = permuted(carry, {1: [1], 2: [2], 3: [3], 4: [2, 2], 5: [5], 6: [2, 3]}[n], streams)
+            elif variant == "orthogonal":
+                mixed = rotated(carry.unflatten(-1, (n, n)), streams)
+            else:
+                grid = sinkhorn(carry.unflatten(-1, (n, n)), iters, variant, eps)
+                grid = grid.transpose(-1, -2) if official else grid
+                mixed = [sum(grid[..., j, i, None] * streams[i] for i in range(n)) for j in range(n)]
         streams = [mixed[j] + writes[..., j, None] * f for j in range(n)]
     if last and head == "learned":
         s = sites[-1]
@@ -222,6 +257,7 @@ FORMULAS = {
     "frac": frac,
     "mhc": mhc,
 }
+CARRIES = ["deepseek_v4", "paper", "identity", "lite", "kronecker", "orthogonal"]
 OPTIONS = {
     "x0_mix": {"init": st.sampled_from(["identity", "nanochat"]), "backout": st.booleans()},
     "concat": {"growth": st.integers(1, 12), "bottleneck": st.none() | st.integers(1, 12)},
@@ -233,6 +269,7 @@ OPTIONS = {
     "two_lane": {"decay": st.floats(0.8, 1.2), "cross": st.floats(0.5, 2)},
     "hyper": {"n": st.integers(1, 5), "dynamic": st.booleans(), "scale_output": st.booleans()},
     "frac": {"m": st.sampled_from([1, 2, 4, 8]), "dynamic": st.booleans()},
-    "mhc": {"n": st.integers(1, 5), "iters": st.integers(1, 20), "variant": st.sampled_from(["deepseek_v4", "paper"]),
-            "head": st.sampled_from(["mean", "learned"]), "eps": st.sampled_from([1e-6, 1e-3])},
+    "mhc": {"n": st.integers(1, 5), "iters": st.integers(1, 20), "variant": st.sampled_from(CARRIES),
+            "head": st.sampled_from(["mean", "learned"]), "entry": st.sampled_from(["copy", "scaled"]),
+            "apart": st.sampled_from([None, False, True]), "eps": st.sampled_from([1e-6, 1e-3])},
 }  # fmt: skip

@@ -24,12 +24,18 @@ def normal(std):
     )
 
 
-def uniform(bound):
-    return lambda values: values.abs().max() <= bound and normal(bound / SQRT(3))(values)
+def uniform(bound, mean=0.0):
+    return lambda values: (values - mean).abs().max() <= bound and normal(bound / SQRT(3))(values - mean)
 
 
 def by_block(*values):
     return lambda found, layer: torch.allclose(found, found.new_tensor([values[layer]]))
+
+
+def starts_apart(values, carry):
+    """mHC-lite's biases: the site reads and writes one and the same stream more than the others."""
+    read, write, mixing = values.split([4, 4, values.numel() - 8])
+    return sorted(read.tolist()) == [-1, -1, -1, 1] and torch.equal(read, write) and mixing.tolist() == carry
 
 
 laurel_a = torch.zeros(4, WIDTH)
@@ -38,6 +44,10 @@ for entry in range(WIDTH):
 
 NANOCHAT = "karpathy/nanochat@92d63d4 nanochat/gpt.py"
 RECORD = "KellerJordan/modded-nanogpt@f411b3d records/track_1_short/2026-02-12_ParallelResiduals/451050db"
+COLLAPSE = "brain-lab-research/hc-stream-collapse@15d96c4 hyper_conn/mhc_lite.py"
+COLLAPSE_MHC = "brain-lab-research/hc-stream-collapse@15d96c4 hyper_conn/mhc.py"
+KROM = "wz1119/KromHC@dd2910c hyper_conn/Kromhc.py, class KromHC"
+HUNYUAN = "transformers 5.23 modeling_hy_v4.py, HYV4PreTrainedModel._init_weights"
 FULL = 1 / SQRT(WIDTH)
 ROWS = [
     # what a person writes, parameter, start, factor on the learning rate, on the weight decay, source
@@ -95,6 +105,24 @@ ROWS = [
     ("mhc(head=learned)", "head_weight", normal(0.02), 1, 1, "as weight"),
     ("mhc(head=learned)", "head_bias", 0.0, 1, 0, "as bias"),
     ("mhc(head=learned)", "head_scale", 0.01, 1, 0, "as scale"),
+    ("mhc(entry=scaled)", "entry_scale", uniform(SQRT(6 / (4 + WIDTH)), mean=0.6), 1, 1,
+     f"{COLLAPSE}, class StreamExpandLSS; theirs decays it, as any matrix"),
+    ("mhc(apart=true)", "weight", 0.0, 1, 1, f"{COLLAPSE_MHC}, class ManifoldConstrainedHyperConnections"),
+    ("mhc(apart=true)", "bias", lambda values: starts_apart(values, (8 * EYE(4) - 8).flatten().tolist()), 1, 0,
+     f"{COLLAPSE_MHC}, class ManifoldConstrainedHyperConnections"),
+    ("mhc(variant=identity)", "weight", normal(0.02), 1, 1, HUNYUAN),
+    ("mhc(variant=identity)", "bias", [-math.log(3)] * 4 + [0.0] * 4, 1, 0, HUNYUAN),
+    ("mhc(variant=identity)", "scale", 0.01, 1, 0, HUNYUAN),
+    ("mhc(variant=identity, head=learned)", "head_bias", -math.log(3), 1, 0, HUNYUAN),
+    ("mhc(variant=lite)", "weight", 0.0, 1, 1, f"{COLLAPSE}, class MHCLite: its dynamic functions"),
+    ("mhc(variant=lite)", "bias", lambda values: starts_apart(values, [0.0] + [-8.0] * 23), 1, 0,
+     f"{COLLAPSE}, class MHCLite: 1 for one stream and -1 for the others, 0 for the identity and -8 for the rest"),
+    ("mhc(variant=lite)", "scale", 0.01, 1, 0, f"{COLLAPSE}, class MHCLite"),
+    ("mhc(variant=kronecker)", "weight", 0.0, 1, 1, KROM),
+    ("mhc(variant=kronecker)", "bias", lambda values: starts_apart(values, [0.0, -8.0] * 2), 1, 0, KROM),
+    ("mhc(variant=kronecker)", "scale", 0.01, 1, 0, KROM),
+    ("mhc(variant=orthogonal)", "weight", normal(0.02), 1, 1, "as mhc's; the paper could not be read"),
+    ("mhc(variant=orthogonal)", "bias", 0.0, 1, 0, "as mhc's: logits of 0 carry the streams as they are"),
     ("scaled(learned=true, skip=0.9)", "a", 0.9, 0.01, 0, f"an option; rate as {NANOCHAT}:442"),
     ("scaled(learned=true, branch=0.3)", "b", 0.3, 1, 0, "an option"),
     ("pre(gpas=true)", "gpas.a", 0.0, 1, 0, "dandingsky/GPAS@3198068 peft_pretraining/modeling_llama.py:262"),

@@ -153,7 +153,8 @@ def test_what_keeps_the_spread_of_the_output():
 
 EQUAL_TO_PRE = [
     "hyper", "hyper(dynamic=false)", "hyper(n=1)", "hyper(n=3)", "frac", "frac(m=2, dynamic=false)",
-    "mhc(eps=1e-20)", "mhc(variant=paper)", "attn_res", "attn_res(block=2)", "attn_res(block=3)", "denseformer",
+    "mhc(eps=1e-20)", "mhc(variant=paper)", "mhc(variant=identity, eps=1e-20)",
+    "mhc(variant=orthogonal)", "attn_res", "attn_res(block=2)", "attn_res(block=3)", "denseformer",
     "denseformer(dilation=2, period=2)", "momentum(gamma=0.0)", "pre(gpas=true)", "pre(drop_path=0.5)",
     "laurel(mode=lr)", "x0_mix", "projection", "scaled", "scaled(learned=true)", "granite(multiplier=1.0)",
     "layerscale(init=1.0)", "unet(init=0.0)", "unet(weight=fixed, init=0.0)", "unet(mode=concat)",
@@ -170,6 +171,23 @@ def test_equal_to_pre_at_the_start(residual):
         if residual.startswith("mhc") and name.endswith("_residual.weight"):
             torch.nn.init.zeros_(parameter)
     assert_near(model(input_ids=tokens).logits, plain(input_ids=tokens).logits, "logits", relative=1e-10)
+
+
+ALIKE = ["", "variant=identity", "variant=orthogonal", "entry=scaled"]
+APART = ["apart=true", "variant=lite", "variant=kronecker", "variant=identity, apart=true", "entry=scaled, apart=true",
+         "entry=scaled, variant=identity"]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", ALIKE + APART)
+def test_which_starts_of_mhc_tell_its_streams_apart(options):
+    """The spread of four streams before the third of six blocks, against the size of their mean. A scaled entry alone
+    does not: with all logits 0 the first site averages the streams."""
+    loud = {"noise": 0.0, "embedding_initializer_range": 1.0, "initializer_range": 0.1}
+    model, seen = build(f"mhc({options})", 6, **loud), []
+    model.model.layers[2].attention_residual.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(input_ids=some_tokens(4, 16))
+    spread = (seen[0].std(-2).square().mean() / seen[0].mean(-2).square().mean()).sqrt().item()
+    assert spread < 0.01 if options in ALIKE else spread > 0.04, spread
 
 
 @pytest.mark.parametrize("residual", ["rezero", "rezero(norm=pre, share=site)", "layerscale(init=0.0)"])

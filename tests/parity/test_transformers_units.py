@@ -4,6 +4,7 @@ attention, MLP and norms put in, their parameters being ours. Float64, to 1e-9.
 | kind | oracle |
 | --- | --- |
 | mhc | DeepseekV4DecoderLayer with DeepseekV4HyperConnection; head=learned DeepseekV4HyperHead |
+| mhc(variant=identity) | HYV4DecoderLayer with HYV4HyperConnection; head=learned HYV4HyperHead |
 | attn_res | Inkling2SlidingDecoderLayer keeps the blocks' books; its softmax over depth also norms the values and divides by sqrt(hidden), so it is compared on sources of length one |
 | minicpm | MiniCPM3DecoderLayer |
 | laurel(mode=lr) | Gemma3nTextLaurelBlock, whose own norm is taken out |
@@ -23,6 +24,11 @@ from transformers.models.deepseek_v4.modeling_deepseek_v4 import (
     DeepseekV4HyperHead,
 )
 from transformers.models.gemma3n.modeling_gemma3n import Gemma3nTextLaurelBlock
+from transformers.models.hy_v4.modeling_hy_v4 import (
+    HYV4DecoderLayer,
+    HYV4HyperConnection,
+    HYV4HyperHead,
+)
 from transformers.models.inkling2.modeling_inkling2 import Inkling2BlockAttentionResidual, Inkling2SlidingDecoderLayer
 from transformers.models.minicpm3.modeling_minicpm3 import MiniCPM3DecoderLayer
 from transformers.models.reformer.modeling_reformer import ReformerLayer
@@ -106,6 +112,33 @@ def test_deepseek_v4_is_mhc(depth, n, iters, eps, head, in_double):
         h = theirs(streams)
     else:
         h = streams.mean(2)
+    assert_same(model, model(input_ids=tokens).logits, logits_from(model, h))
+
+
+@holds("transformers HYV4HyperConnection (identity)", "mhc")
+@pytest.mark.parametrize("head", ["mean", "learned"])
+@pytest.mark.parametrize("n, eps", [(4, 1e-6), (2, 1e-3), (1, 1e-6), (5, 1e-4)])
+@DEPTHS
+def test_hunyuan_v4_carries_the_streams_as_they_are(depth, n, eps, head, in_double):
+    kind = {"kind": "mhc", "variant": "identity", "n": n, "eps": eps, "head": head}
+    model, tokens = build(kind, depth), some_tokens()
+    config = SimpleNamespace(hc_mult=n, hc_eps=eps, rms_norm_eps=1e-6, hidden_size=16, hc_magnitude=2.0)
+
+    def theirs(theirs_class, place, prefix="", ours=("weight", "bias", "scale"), names=("fn", "base", "scale")):
+        module = theirs_class(config)
+        for name, own in zip(names, ours, strict=True):
+            setattr(module, name, place[prefix + own])
+        return module
+
+    streams = model.model.embed_tokens(tokens).unsqueeze(2).repeat(1, 1, n, 1)
+    for attention, mlp in blocks_of(model):
+        connections = {"attn_hc": theirs(HYV4HyperConnection, attention), "ffn_hc": theirs(HYV4HyperConnection, mlp)}
+        layer = with_branches(bare(HYV4DecoderLayer, **connections), attention, mlp)
+        layer.self_attn.answer = lambda y: (y, None, None)
+        streams, _ = layer(streams)
+    h = streams.mean(2)
+    if head == "learned":
+        h = theirs(HYV4HyperHead, mlp, "head_", names=("hc_fn", "hc_base", "hc_scale"))(streams)
     assert_same(model, model(input_ids=tokens).logits, logits_from(model, h))
 
 
