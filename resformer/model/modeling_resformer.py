@@ -64,8 +64,8 @@ class ResformerBlock(GradientCheckpointingLayer):
                 values = projected
             return output
 
-        def both(h, mlp=None):
-            return attend(h) + self.mlp(h if mlp is None else mlp)
+        def both(h, mlp=None, **views):
+            return attend(h, **views) + self.mlp(h if mlp is None else mlp)
 
         if self.is_parallel:
             return self.parallel_residual.step(state, both), values

@@ -17,6 +17,7 @@ import torch
 from .initialization import SCHEMES
 from .residual import OWN, SUBLAYERS, Residual, Site
 from .residual_custom import CUSTOM
+from .residual_dense import KINDS as DENSE
 from .residual_gated import KINDS as GATED
 from .residual_history import KINDS as HISTORY
 from .residual_lanes import KINDS as LANES
@@ -25,7 +26,9 @@ from .residual_scaled import KINDS as SCALED
 from .residual_shortcut import KINDS as SHORTCUT
 from .residual_streams import KINDS as STREAMS
 
-KINDS: dict[str, type[Residual]] = {**PLACEMENT, **SCALED, **GATED, **SHORTCUT, **HISTORY, **LANES, **STREAMS}
+KINDS: dict[str, type[Residual]] = {
+    **PLACEMENT, **SCALED, **GATED, **SHORTCUT, **HISTORY, **DENSE, **LANES, **STREAMS
+}  # fmt: skip
 """Every kind of the package by the name a person writes."""
 
 

@@ -94,11 +94,11 @@ def test_compiled_blocks_share_graphs(residual):
     for block in model.model.layers:
         block.compile(backend=counter, fullgraph=True)
     assert torch.equal(model(input_ids=ids, labels=ids).loss, expected)
-    grows = residual.startswith(("attn_res", "concat", "denseformer", "unet"))
+    grows = residual.startswith(("attn_res", "concat", "denseformer", "mudd", "unet"))
     assert counter.frame_count <= (6 if grows or keeps_middle else 3)
 
 
-WHOLE_BLOCKS = ("b2t", "denseformer", "unet", "x0_mix")
+WHOLE_BLOCKS = ("b2t", "denseformer", "mudd", "unet", "x0_mix")
 ANYWHERE = [kind for kind in [*EVERY_KIND, *OPTIONS] if not kind.startswith(WHOLE_BLOCKS)]
 by_sublayer = st.builds(
     lambda attention, mlp: [{"attention": attention, "mlp": mlp}], st.sampled_from(ANYWHERE), st.sampled_from(ANYWHERE)

@@ -53,6 +53,30 @@ def denseformer(sites, h, last, dilation=1, period=1):
     return h
 
 
+def mudd(sites, h, last):
+    """As the authors' loop: every block's output joins the stack, all ways are mixed from it at once."""
+    ways, outputs = None, [h]
+    for s in sites:
+        query = key = value = h
+        if s.begins_block and ways is not None:
+            query, key, value, h = ways
+        if s.begins_block:
+            names = ("norm", "norm", "norm") if ways is None else ("norm", "norm_key", "norm_value")
+            query, key, value = (s.norm(name, x) for name, x in zip(names, (query, key, value), strict=True))
+            attended = s.attention(query, key=key, value=value)
+            h = h + attended + (s.mlp(s.norm("norm_mlp", h)) if s.ends_block else 0)
+        else:
+            h = h + s.f(s.norm("norm", h))
+        if s.ends_block:
+            outputs.append(h)
+            count, alone = len(outputs), s is sites[-1]
+            assert s["sums.w_1"].shape[0] == (count * (4 if alone else 1) * (1 if alone else 4) // 64 + 1) * 64
+            inner = torch.nn.functional.gelu(h / rms(h, s.eps) @ s["sums.w_1"].T)
+            dynamic = (inner @ s["sums.w_2"].T).unflatten(-1, (1 if alone else 4, count))
+            ways = torch.einsum("lbtd,btcl->cbtd", torch.stack(outputs), dynamic + s["sums.a"])
+    return ways[-1]
+
+
 def attn_res(sites, h, last, block=1):
     def over_depth(s, name, sources):
         keys = [v / rms(v, s.eps) * s[f"{name}.norm.weight"] for v in sources]
@@ -247,6 +271,7 @@ FORMULAS = {
     "concat": concat,
     "denseformer": denseformer,
     "attn_res": attn_res,
+    "mudd": mudd,
     "unet": unet,
     "momentum": momentum,
     "reversible": reversible,

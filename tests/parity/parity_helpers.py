@@ -116,9 +116,9 @@ def runs(model, branches=None) -> list[Run]:
     names = ("parallel",) if config.parallel_block else ("attention", "mlp")
     for layer, block in enumerate(model.model.layers):
 
-        def attention(x, block=block):
+        def attention(x, block=block, **views):
             at = positions and tuple(part[:, : x.shape[1]] for part in positions)
-            return block.attention(x, at, None, None)[0]
+            return block.attention(x, at, None, None, **views)[0]
 
         attention, mlp = branches(layer) if branches else (attention, block.mlp)
         for order, sublayer in enumerate(names):

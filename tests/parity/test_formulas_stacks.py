@@ -14,7 +14,7 @@ ONE_STREAM = [
     "sqrt_depth", "completep", "rezero", "layerscale", "deepnorm", "lns", "highway", "gtrxl", "gru", "gated",
     "orthogonal", "projection", "laurel",
 ]  # fmt: skip
-WHOLE_BLOCKS = {"b2t", "x0_mix", "denseformer", "unet"}
+WHOLE_BLOCKS = {"b2t", "x0_mix", "denseformer", "unet", "mudd"}
 MIXABLE = sorted(set(FORMULAS) - PARALLEL_ONLY - WHOLE_BLOCKS)
 
 

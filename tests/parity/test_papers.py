@@ -44,6 +44,7 @@ for entry in range(WIDTH):
 
 NANOCHAT = "karpathy/nanochat@92d63d4 nanochat/gpt.py"
 RECORD = "KellerJordan/modded-nanogpt@f411b3d records/track_1_short/2026-02-12_ParallelResiduals/451050db"
+MUDD = "Caiyun-AI/MUDDFormer@fc067b2"
 COLLAPSE = "brain-lab-research/hc-stream-collapse@15d96c4 hyper_conn/mhc_lite.py"
 COLLAPSE_MHC = "brain-lab-research/hc-stream-collapse@15d96c4 hyper_conn/mhc.py"
 KROM = "wz1119/KromHC@dd2910c hyper_conn/Kromhc.py, class KromHC"
@@ -79,6 +80,10 @@ ROWS = [
     ("concat", "exit_reader.weight", None, 1, 1, "ours: fan-in"),
     ("denseformer", "a", lambda values, layer: values.tolist() == [0.0] * (layer + 1) + [1.0], 1, 0,
      "epfml/DenseFormer@c99a623 denseformer/denseformer.py:42-43; theirs decays them, as any Linear"),
+    ("mudd", "sums.a", lambda values: (values == EYE(values.shape[1])[-1]).all() and len(values) in (1, 4), 1, 0,
+     f"{MUDD} jax/MaxText/layers/llama2.py:123-130; theirs decays it"),
+    ("mudd", "sums.w_1", normal(FULL), 1, 1, f"{MUDD} jax/MaxText/layers/llama2.py:107-114, fan-in"),
+    ("mudd", "sums.w_2", 0.0, 1, 1, f"{MUDD} jax/MaxText/layers/llama2.py:117-122"),
     ("attn_res", "attend.query", 0.0, 1, 0, "arXiv:2603.15031 section 5: must be initialized to zero"),
     ("attn_res", "attend_out.query", 0.0, 1, 0, "arXiv:2603.15031 section 5"),
     ("unet", "w", 1.0, 1, 0, "KellerJordan/modded-nanogpt @f411b3d record of 2024-11-10_UNetDoubleLr, c87bb826:244"),
