@@ -162,27 +162,37 @@ class _DepthAttention(nn.Module):
 
     Nothing of a source's size is kept for the backward pass but the sources: O(depth) activations in a whole stack, as
     in the paper.
+
+    Args:
+        config: the model's.
+        heads: parts of the channels, each with a softmax of its own over products with its own part of the query.
+        queries: how many read the same sources.
     """
 
-    def __init__(self, config):
+    def __init__(self, config, heads: int = 1, queries: int = 1):
         super().__init__()
-        self.query = parameter(config.hidden_size, start=0.0)
+        self.heads = heads
+        self.query = parameter(*([queries] if queries > 1 else []), config.hidden_size, start=0.0)
         self.norm = RMSNorm(config.hidden_size, eps=config.norm_eps)
 
-    def weights(self, sources):
-        """``[sources, batch, time, 1]``, in float32 at least: in bfloat16 their sum would not be 1."""
+    def weights(self, sources, query=0):
+        """``[sources, batch, time, heads]``, in float32 at least: in bfloat16 their sum would not be 1."""
         dtype = torch.promote_types(self.query.dtype, torch.float32)
-        direction = self.query * self.norm.weight
-        logits = [(v * direction).sum(-1, True, dtype=dtype) * self._inverse_rms(v, dtype) for v in sources]
+        direction = self.query.view(-1, self.query.shape[-1])[query] * self.norm.weight
+        logits = [self._split(v * direction).sum(-1, dtype=dtype) * self._inverse_rms(v, dtype) for v in sources]
         return torch.stack(logits).softmax(0)
+
+    def _split(self, v):
+        return v.unflatten(-1, (self.heads, -1))
 
     def _inverse_rms(self, v, dtype):
         return torch.rsqrt(v.square().mean(-1, True, dtype=dtype) + self.norm.eps)
 
-    def forward(self, sources):
+    def forward(self, sources, query=0):
         # A sum of products, not one stacked matrix product, which would keep a copy of the whole history.
-        read = sum(weight * v for weight, v in zip(self.weights(sources), sources, strict=True))
-        return read.to(sources[0].dtype)
+        weights = self.weights(sources, query).unsqueeze(-1)
+        read = sum(weight * self._split(v) for weight, v in zip(weights, sources, strict=True))
+        return read.flatten(-2).to(sources[0].dtype)
 
 
 class AttentionResidual(Residual):
@@ -196,16 +206,46 @@ class AttentionResidual(Residual):
 
     Args:
         block: sites whose outputs are summed to one source; 1 keeps every site apart (full attention residuals).
+        heads: parts of the channels that attend over depth each for itself, at no further parameter; their norm is
+            still that of the whole source (Multi-Head Attention Residuals 2026, arXiv:2607.27230).
+        roles: what attention over tokens reads: its queries, keys and values ``shared``, values by a w of their own
+            (``value``, Wang 2026, Role-Decoupled Attention Residuals, arXiv:2608.01075), or each by a w and a norm of
+            its own (``separate``, transformers' Inkling 2).
+        routing: ``replace`` reads the average over depth, ``add`` the stream plus it, with no attention at the end
+            (Luo et al. 2026, Delta Attention Residuals, arXiv:2605.18855); from w = 0 too, where their code draws it,
+            and for ``block`` 1 only: what their blocks subtract is not what the paper says.
     """
 
-    oracle = "transformers Inkling2BlockAttentionResidual, Inkling2SlidingDecoderLayer"
+    oracle = (
+        "transformers Inkling2BlockAttentionResidual, Inkling2FullDecoderLayer (separate), Inkling2SlidingDecoderLayer"
+    )
+    no_weight_decay = frozenset({"attend.query"})
 
-    def __init__(self, config, site: Site, *, block: int = 1):
+    def __init__(
+        self,
+        config,
+        site: Site,
+        *,
+        block: int = 1,
+        heads: int = 1,
+        roles: Literal["shared", "value", "separate"] = "shared",
+        routing: Literal["replace", "add"] = "replace",
+    ):
         super().__init__(config, site)
-        at_least(1, block=block)
+        at_least(1, block=block, heads=heads)
+        if config.hidden_size % heads:
+            raise ValueError(f"heads is {heads}, which does not divide hidden_size {config.hidden_size}")
+        if routing == "add" and block > 1:
+            raise ValueError(f"block is {block}; with routing add each site is a source, block 1")
+        apart = site.sublayer != "mlp" and not site.begins_segment
+        self.roles = roles if apart else "shared"
+        queries = {"shared": 1, "value": 2, "separate": 3}[self.roles]
         self.norm = make_norm(config)
-        self.attend = None if site.begins_segment else _DepthAttention(config)
-        self.attend_out = _DepthAttention(config) if site.ends_stack else None
+        self.norm_key = make_norm(config) if self.roles == "separate" else None
+        self.norm_value = make_norm(config) if self.roles == "separate" else None
+        self.attend = None if site.begins_segment else _DepthAttention(config, heads, queries)
+        self.adds = routing == "add"
+        self.attend_out = _DepthAttention(config, heads) if site.ends_stack and not self.adds else None
         if site.begins_segment and site.ends_segment and not site.ends_stack:
             warnings.warn(
                 "attn_res stands alone in its segment, where it has nothing to attend over and is pre; name it for "
@@ -218,19 +258,33 @@ class AttentionResidual(Residual):
         return (hidden_states,)
 
     def forward(self, sources, f):
-        y = f(self.norm(sources[0] if self.attend is None else self.attend(sources)))
+        y = self._written(sources, f)
         return (*sources, y) if self.begins_source else (*sources[:-1], sources[-1] + y)
+
+    def _written(self, sources, f):
+        if self.attend is None:
+            return f(self.norm(sources[0]))
+        query = self.norm(self._read(sources, 0))
+        if self.roles == "shared":
+            return f(query)
+        if self.norm_key is None or self.norm_value is None:
+            return f(query, value=self.norm(self._read(sources, 1)))
+        return f(query, key=self.norm_key(self._read(sources, 1)), value=self.norm_value(self._read(sources, 2)))
+
+    def _read(self, sources, query):
+        assert self.attend is not None  # a first site has one source
+        read = self.attend(sources, query)
+        return self.exit(sources) + read if self.adds else read
 
     def exit(self, sources):
         return sum(sources)
 
     def read_out(self, sources):
-        assert self.attend_out is not None  # the stack ends here
-        return self.attend_out(sources)
+        return self.exit(sources) if self.attend_out is None else self.attend_out(sources)
 
     def internals(self, state, written=None):
         weights = torch.ones_like(state[0][None, ..., :1]) if self.attend is None else self.attend.weights(state)
-        return {"depth_attention": weights.squeeze(-1).permute(1, 2, 0)} | super().internals(state)
+        return {"depth_attention": weights.mean(-1).permute(1, 2, 0)} | super().internals(state)
 
 
 class UNet(Residual):

@@ -100,6 +100,8 @@ REFUSED = {
     "keel(alpha=-1)": ["layer 0, attention", "alpha is -1", "greater than 0"],
     "deepnorm(beta=0)": ["layer 0, attention", "beta is 0", "greater than 0"],
     "completep(base_depth=0)": ["layer 0, attention", "base_depth is 0", "at least 1"],
+    "attn_res(routing=add, block=2)": ["block is 2", "block 1"],
+    "attn_res(heads=3)": ["heads is 3", "hidden_size 32"],
     "mhc(variant=lite, n=7)": ["n is 7", "6 at most"],
     "mhc(variant=kronecker, n=14)": ["n is 14", "permutations of 7 streams", "6 at most"],
     "mhc(eps=-1.0)": ["layer 0, attention", "eps is -1", "at least 0"],

@@ -77,18 +77,37 @@ def mudd(sites, h, last):
     return ways[-1]
 
 
-def attn_res(sites, h, last, block=1):
-    def over_depth(s, name, sources):
+def attn_res(sites, h, last, block=1, heads=1, roles="shared", routing="replace"):
+    def over_depth(s, name, sources, query):
         keys = [v / rms(v, s.eps) * s[f"{name}.norm.weight"] for v in sources]
-        logits = torch.stack([(key * s[f"{name}.query"]).sum(-1) for key in keys]).exp()
-        return sum(weight[..., None] * v for weight, v in zip(logits / logits.sum(0), sources, strict=True))
+        size, parts = h.shape[-1] // heads, []
+        for part in (slice(i * size, (i + 1) * size) for i in range(heads)):
+            logits = torch.stack([(key[..., part] * query[part]).sum(-1) for key in keys]).exp()
+            weights = logits / logits.sum(0)
+            parts.append(sum(weight[..., None] * v[..., part] for weight, v in zip(weights, sources, strict=True)))
+        return torch.cat(parts, -1) + (total if routing == "add" else 0)
 
     sources, total = [h], h
     for position, s in enumerate(sites):
-        f = s.f(s.norm("norm", over_depth(s, "attend", sources) if position > 0 else h))
+        if position == 0:
+            f = s.f(s.norm("norm", h))
+        elif s.sublayer == "mlp" or roles == "shared":
+            f = s.f(s.norm("norm", over_depth(s, "attend", sources, s["attend.query"])))
+        else:
+            names = ["norm", "norm", "norm"] if roles == "value" else ["norm", "norm_key", "norm_value"]
+            order = [0, 0, 1] if roles == "value" else [0, 1, 2]
+            query, key, value = (
+                s.norm(name, over_depth(s, "attend", sources, s["attend.query"][i]))
+                for name, i in zip(names, order, strict=True)
+            )
+            f = s.attention(query, key=key, value=value) + (s.mlp(query) if s.ends_block else 0)
         total = total + f
         sources = [*sources, f] if position % block == 0 else [*sources[:-1], sources[-1] + f]
-    return over_depth(sites[-1], "attend_out", sources) if last else total
+    return (
+        over_depth(sites[-1], "attend_out", sources, sites[-1]["attend_out.query"])
+        if last and routing == "replace"
+        else total
+    )
 
 
 def unet(sites, h, last, mode="add", weight="learned", init=1.0):
@@ -287,7 +306,8 @@ OPTIONS = {
     "x0_mix": {"init": st.sampled_from(["identity", "nanochat"]), "backout": st.booleans()},
     "concat": {"growth": st.integers(1, 12), "bottleneck": st.none() | st.integers(1, 12)},
     "denseformer": {"dilation": st.integers(1, 4), "period": st.integers(1, 4)},
-    "attn_res": {"block": st.integers(1, 6)},
+    "attn_res": {"block": st.integers(1, 6), "heads": st.sampled_from([1, 2, 4, 16]),
+                 "roles": st.sampled_from(["shared", "value", "separate"]), "routing": st.just("replace")},
     "unet": {"mode": st.sampled_from(["add", "concat"]), "weight": st.sampled_from(["learned", "fixed"]),
              "init": st.floats(0.3, 1.7)},
     "momentum": {"gamma": st.floats(0, 0.99)},

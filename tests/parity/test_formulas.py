@@ -38,3 +38,10 @@ def test_random_options(kind, data, depth, seed, norm):
     depth = max(depth, SHALLOWEST.get(kind, 1))
     options = data.draw(st.fixed_dictionaries(OPTIONS.get(kind, {})))
     hold({"kind": kind, **options}, depth, seed, norm=norm, norm_eps=1e-4, parallel_block=kind in PARALLEL_ONLY)
+
+
+@pytest.mark.parametrize("roles", ["shared", "value", "separate"])
+@pytest.mark.parametrize("parallel", [False, True])
+def test_added_attention_over_depth_with_heads_and_roles(roles, parallel):
+    """Not drawn at random: it refuses blocks of several sites."""
+    hold({"kind": "attn_res", "routing": "add", "heads": 4, "roles": roles}, 3, parallel_block=parallel)

@@ -85,6 +85,10 @@ ROWS = [
     ("mudd", "sums.w_1", normal(FULL), 1, 1, f"{MUDD} jax/MaxText/layers/llama2.py:107-114, fan-in"),
     ("mudd", "sums.w_2", 0.0, 1, 1, f"{MUDD} jax/MaxText/layers/llama2.py:117-122"),
     ("attn_res", "attend.query", 0.0, 1, 0, "arXiv:2603.15031 section 5: must be initialized to zero"),
+    ("attn_res(roles=value)", "attend.query", 0.0, 1, 0, "arXiv:2608.01075, abstract: tied, it is attention residuals"),
+    ("attn_res(roles=separate)", "attend.query", 0.0, 1, 0, "transformers 5.23 modeling_inkling2.py:737"),
+    ("attn_res(routing=add)", "attend.query", 0.0, 1, 0, "ours, as attn_res; wdlctc/delta-attention-residuals-code"
+     "@fc11c3e draws it with 0.02 and says 0"),
     ("attn_res", "attend_out.query", 0.0, 1, 0, "arXiv:2603.15031 section 5"),
     ("unet", "w", 1.0, 1, 0, "KellerJordan/modded-nanogpt @f411b3d record of 2024-11-10_UNetDoubleLr, c87bb826:244"),
     ("unet(mode=concat)", "project.weight", EYE(WIDTH, 2 * WIDTH), 1, 0, "ours: [I, 0]; decay would pull it to none"),

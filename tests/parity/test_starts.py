@@ -154,7 +154,8 @@ def test_what_keeps_the_spread_of_the_output():
 EQUAL_TO_PRE = [
     "hyper", "hyper(dynamic=false)", "hyper(n=1)", "hyper(n=3)", "frac", "frac(m=2, dynamic=false)",
     "mhc(eps=1e-20)", "mhc(variant=paper)", "mhc(variant=identity, eps=1e-20)",
-    "mhc(variant=orthogonal)", "mudd", "attn_res", "attn_res(block=2)", "attn_res(block=3)", "denseformer",
+    "mhc(variant=orthogonal)", "mudd", "attn_res(routing=add)", "attn_res(heads=4)", "attn_res(roles=value)",
+    "attn_res(roles=separate)", "attn_res", "attn_res(block=2)", "attn_res(block=3)", "denseformer",
     "denseformer(dilation=2, period=2)", "momentum(gamma=0.0)", "pre(gpas=true)", "pre(drop_path=0.5)",
     "laurel(mode=lr)", "x0_mix", "projection", "scaled", "scaled(learned=true)", "granite(multiplier=1.0)",
     "layerscale(init=1.0)", "unet(init=0.0)", "unet(weight=fixed, init=0.0)", "unet(mode=concat)",

@@ -5,6 +5,7 @@ attention, MLP and norms put in, their parameters being ours. Float64, to 1e-9.
 | --- | --- |
 | mhc | DeepseekV4DecoderLayer with DeepseekV4HyperConnection; head=learned DeepseekV4HyperHead |
 | mhc(variant=identity) | HYV4DecoderLayer with HYV4HyperConnection; head=learned HYV4HyperHead |
+| attn_res(roles=separate) | Inkling2FullDecoderLayer gives query, key and value what they read; so compared too |
 | attn_res | Inkling2SlidingDecoderLayer keeps the blocks' books; its softmax over depth also norms the values and divides by sqrt(hidden), so it is compared on sources of length one |
 | minicpm | MiniCPM3DecoderLayer |
 | laurel(mode=lr) | Gemma3nTextLaurelBlock, whose own norm is taken out |
@@ -29,7 +30,11 @@ from transformers.models.hy_v4.modeling_hy_v4 import (
     HYV4HyperConnection,
     HYV4HyperHead,
 )
-from transformers.models.inkling2.modeling_inkling2 import Inkling2BlockAttentionResidual, Inkling2SlidingDecoderLayer
+from transformers.models.inkling2.modeling_inkling2 import (
+    Inkling2BlockAttentionResidual,
+    Inkling2FullDecoderLayer,
+    Inkling2SlidingDecoderLayer,
+)
 from transformers.models.minicpm3.modeling_minicpm3 import MiniCPM3DecoderLayer
 from transformers.models.reformer.modeling_reformer import ReformerLayer
 
@@ -191,6 +196,51 @@ def test_inkling_keeps_the_blocks_of_attn_res(depth, layers_per_block, in_double
         layer.post_attention_convolution = layer.post_mlp_convolution = Branch(lambda y: y)
         before, h = h, with_branches(layer, attention, mlp)(h, blocks)
         if boundary:  # as its model does between layers
+            blocks = torch.cat([blocks, before.unsqueeze(-2)], -2)
+    assert_same(model, model(input_ids=tokens).logits, logits_from(model, OverDepth(mlp, "attend_out")(blocks, h)[0]))
+
+
+class OverDepthForEach(OverDepth):
+    """The same with a query each for what query, key and value read."""
+
+    def forward(self, block_states, partial):
+        sources = torch.cat([block_states, partial.unsqueeze(-2)], -2)
+        weights = torch.softmax(self.norm(sources) @ self.query.T, -2)
+        return torch.einsum("btsq,btsd->qbtd", weights, sources).unbind()
+
+
+class Roles(nn.Module):
+    """Our attention in the place of theirs, with what its keys and values read."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, hidden_states, key_hidden_states, value_hidden_states, **kwargs):
+        return self.attention(hidden_states, key=key_hidden_states, value=value_hidden_states), None
+
+
+@holds("transformers Inkling2FullDecoderLayer (separate)", "attn_res")
+@pytest.mark.parametrize("layers_per_block", [1, 2])
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_inkling_reads_query_key_and_value_apart(depth, layers_per_block, in_double):
+    kind = {"kind": "attn_res", "block": 2 * layers_per_block, "roles": "separate"}
+    model, tokens = build(kind, depth), some_tokens()
+    h = model.model.embed_tokens(tokens)
+    blocks = h.new_zeros(*h.shape[:-1], 0, h.shape[-1])
+    for number, (attention, mlp) in enumerate(blocks_of(model)):
+        boundary = number % layers_per_block == 0
+        layer = bare(Inkling2FullDecoderLayer, is_block_boundary=boundary)
+        layer.attention_input = OverDepthForEach(attention) if number > 0 else None
+        layer.mlp_input = OverDepth(mlp)
+        layer.q_input_layernorm = norm_of(attention)
+        layer.k_input_layernorm = norm_of(attention, "norm_key" if number > 0 else "norm")
+        layer.v_input_layernorm = norm_of(attention, "norm_value" if number > 0 else "norm")
+        layer.self_attn, layer.post_attention_convolution = Roles(attention.attention), Branch(nn.Identity())
+        layer.mlp, layer.post_attention_layernorm = Branch(mlp.f), norm_of(mlp)
+        layer.post_mlp_convolution = Branch(nn.Identity())
+        before, h = h, layer(h, blocks)
+        if boundary:
             blocks = torch.cat([blocks, before.unsqueeze(-2)], -2)
     assert_same(model, model(input_ids=tokens).logits, logits_from(model, OverDepth(mlp, "attend_out")(blocks, h)[0]))
 
