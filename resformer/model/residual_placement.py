@@ -5,8 +5,8 @@ from typing import Literal
 
 from torch import nn
 
-from .initialization import Xavier
-from .normalization import make_norm
+from .initialization import Xavier, parameter, starting
+from .normalization import NORM_CLASSES, make_norm
 from .residual import Residual, Site, positive
 
 
@@ -75,19 +75,45 @@ class PeriNorm(Residual):
 
     Args:
         embedding_norm: Peri-LN's further norm on the embedding; only where the stack begins with this kind.
+        layer_scalar: each block's output times a scalar, from 1, as in Gemma 4 (transformers 5.23, where it is not
+            trained). It compounds over depth, so it takes 0.01 of the learning rate (as ``scaled``).
     """
 
-    oracle = "transformers Gemma2, Gemma3; x-transformers sandwich_norm"
+    oracle = "transformers Gemma2, Gemma3, Gemma4TextDecoderLayer (layer_scalar); x-transformers sandwich_norm"
+    learning_rate_multipliers = {"scalar": 0.01}
 
-    def __init__(self, config, site: Site, *, embedding_norm: bool = False):
+    def __init__(self, config, site: Site, *, embedding_norm: bool = False, layer_scalar: bool = False):
         super().__init__(config, site)
+        self.scalar = parameter(1, start=1.0) if layer_scalar and site.ends_block else None
         self.norm_in = make_norm(config)
         self.norm_out = make_norm(config)
         self.embedding_norm = make_norm(config) if embedding_norm and site.index == 0 else nn.Identity()
 
     def forward(self, h, f):
         h = self.embedding_norm(h)
-        return h + self.norm_out(f(self.norm_in(h)))
+        h = h + self.norm_out(f(self.norm_in(h)))
+        return h if self.scalar is None else self.scalar * h
+
+
+class DepthScaledSandwich(PeriNorm):
+    """``h + norm_out(f(norm_in(h)))`` where the gain of norm_out starts at c / sqrt(L), L the number of blocks. Yin et
+    al. 2025 (Pangu Ultra), arXiv:2504.07866.
+
+    Arcee's Trinity has c = 1. Without a gain (``norm: none``) there is nothing to start.
+
+    Args:
+        attention: c of the attention, by default the paper's.
+        mlp: c of the MLP, and of a parallel block.
+    """
+
+    oracle = "transformers AfmoeDecoderLayer"
+
+    def __init__(self, config, site: Site, *, attention: float = 0.283, mlp: float = 0.432):
+        positive(attention=attention, mlp=mlp)
+        super().__init__(config, site)
+        if isinstance(self.norm_out, NORM_CLASSES):
+            c = attention if site.sublayer == "attention" else mlp
+            starting(self.norm_out.weight, c / math.sqrt(site.num_hidden_layers))
 
 
 class TwoNorms(Residual):
@@ -213,6 +239,7 @@ KINDS: dict[str, type[Residual]] = {
     "res_post": ResPostNorm,
     "peri": PeriNorm,
     "sandwich": PeriNorm,
+    "depth_sandwich": DepthScaledSandwich,
     "two_norms": TwoNorms,
     "norm_add": NormAdd,
     "b2t": BottomToTop,

@@ -192,6 +192,35 @@ class DeepNorm(Residual):
         return Xavier(1.0 if name in ("q_proj", "k_proj") else self.beta)
 
 
+class Admin(Residual):
+    """``norm(omega h + f(h))`` with omega = sqrt((n + 1) / ln(n + 1) - 1), n the number of sites. Liu et al. 2020,
+    arXiv:2004.08249, in the closed form of its authors' admin-torch.
+
+    The form stands for their profiling pass: the output changes by O(log n) at the start.
+
+    Args:
+        omega: by default that.
+        learned: whether omega is a vector that is learned from there.
+    """
+
+    final_norm = False
+    norms_sum = True
+
+    def __init__(self, config, site: Site, *, omega: float | None = None, learned: bool = False):
+        super().__init__(config, site)
+        positive(omega=omega)
+        n = site.num_sites
+        start = math.sqrt((n + 1) / math.log(n + 1) - 1) if omega is None else omega
+        self.omega = parameter(config.hidden_size, start=start) if learned else start
+        self.norm = make_norm(config)
+
+    def forward(self, h, f):
+        return self.norm(self.omega * self.skip(h) + f(h))
+
+    def internals(self, state, written=None):
+        return {"omega": torch.as_tensor(self.omega, device=state.device)}
+
+
 class LayerNormScaling(Residual):
     """``h + f(norm(h) / sqrt(l + 1))``, l the block from 0. Sun et al. 2025 (Curse of Depth), arXiv:2502.05795.
 
@@ -220,5 +249,6 @@ KINDS: dict[str, type[Residual]] = {
     "rezero": ReZero,
     "layerscale": LayerScale,
     "deepnorm": DeepNorm,
+    "admin": Admin,
     "lns": LayerNormScaling,
 }

@@ -8,6 +8,8 @@ __all__ = ["ALL", "BLOCKS", "EVERY_KIND", "MIXES", "OPTIONS", "VOCABULARY", "bui
 EVERY_KIND = sorted(set(KINDS) - {"two_norms"})
 OPTIONS = [
     "mix_ln(alpha=0.5)",
+    "peri(layer_scalar=true, embedding_norm=true)",
+    "admin(learned=true)",
     "scaled(skip=0.9, branch=1.1, learned=true, per=vector)",
     "highway(coupled=false, gate=diagonal)",
     "gtrxl(gate=input)",

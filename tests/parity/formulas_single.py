@@ -1,5 +1,7 @@
 """Kinds of one stream, straight from their formulas: ``h`` the stream, ``s`` the site, ``s.f`` the branch."""
 
+import math
+
 import torch
 from hypothesis import strategies as st
 from parity_helpers import sigmoid
@@ -25,10 +27,11 @@ def read(s, h, norm):
     return s.norm("norm", h) if norm == "pre" else h
 
 
-def peri(s, h, embedding_norm=False):
+def peri(s, h, embedding_norm=False, layer_scalar=False):
     if embedding_norm and s.index == 0:
         h = s.norm("embedding_norm", h)
-    return h + s.norm("norm_out", s.f(s.norm("norm_in", h)))
+    h = h + s.norm("norm_out", s.f(s.norm("norm_in", h)))
+    return h * s["scalar"] if layer_scalar and s.ends_block else h
 
 
 def two_norms(s, h):
@@ -75,6 +78,13 @@ def rezero(sites, h, last, norm="none", share="block"):
 
 def deepnorm(s, h, alpha=None, beta=None):
     return s.norm("norm", ((2 * s.L) ** 0.25 if alpha is None else alpha) * s.gpas(h) + s.f(h))
+
+
+def admin(s, h, omega=None, learned=False):
+    """admin_torch/admin.py: ``calculate_init`` and ``x * omega + f_x`` before the layer norm."""
+    change = (s.S + 1) / math.log(s.S + 1) - 1
+    omega = s["omega"] if learned else change**0.5 if omega is None else omega
+    return s.norm("norm", s.gpas(h) * omega + s.f(h))
 
 
 def gate_of(s, name, h, shape):
@@ -145,6 +155,7 @@ SINGLE = {
     "res_post": lambda s, h: h + s.norm("norm", s.f(h)),
     "peri": peri,
     "sandwich": peri,
+    "depth_sandwich": lambda s, h, attention=0.283, mlp=0.432: peri(s, h),
     "two_norms": two_norms,
     "norm_add": norm_add,
     "keel": keel,
@@ -156,6 +167,7 @@ SINGLE = {
     "completep": lambda s, h, base_depth=1: h + base_depth / s.L * s.f(s.norm("norm", h)),
     "layerscale": lambda s, h, init=None: h + s["v"] * s.f(s.norm("norm", h)),
     "deepnorm": deepnorm,
+    "admin": admin,
     "lns": lambda s, h: h + s.f(s.norm("norm", h) / (s.layer + 1) ** 0.5),
     "highway": highway,
     "gtrxl": gtrxl,
@@ -165,13 +177,15 @@ SINGLE = {
     "projection": lambda s, h: h @ s["weight"].T + s.f(s.norm("norm", h)),
     "laurel": laurel,
 }
-NORMS_SUM = {"post", "keel", "deepnorm"}
+NORMS_SUM = {"post", "keel", "deepnorm", "admin"}
 FORMULAS = {name: each_site(step, name not in NORMS_SUM) for name, step in SINGLE.items()}
 FORMULAS |= {"b2t": b2t, "rezero": rezero}
 OPTIONS = {
     "plain": {"norm": NORM},
-    "peri": {"embedding_norm": st.booleans()},
-    "sandwich": {"embedding_norm": st.booleans()},
+    "peri": {"embedding_norm": st.booleans(), "layer_scalar": st.booleans()},
+    "depth_sandwich": {"attention": factor, "mlp": factor},
+    "admin": {"omega": st.none() | factor, "learned": st.booleans()},
+    "sandwich": {"embedding_norm": st.booleans(), "layer_scalar": st.booleans()},
     "keel": {"alpha": factor},
     "scaled": {"skip": factor, "branch": factor, "learned": st.booleans(),
                "per": st.sampled_from(["scalar", "vector"]), "norm": NORM},

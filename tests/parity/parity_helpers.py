@@ -13,7 +13,7 @@ from resformer import ResformerConfig, ResformerForCausalLM
 from resformer.model.specification import KINDS, PRESETS
 
 VOCABULARY = 23
-NO_FINAL_NORM = {"post", "b2t", "keel", "deepnorm", "residual_dual"}
+NO_FINAL_NORM = {"post", "b2t", "keel", "deepnorm", "admin", "residual_dual"}
 
 
 def ends_without_norm(kind: str, options: dict) -> bool:

@@ -10,8 +10,9 @@ from test_formulas import FORMULAS, OPTIONS, PARALLEL_ONLY, SHALLOWEST, hold
 from resformer.model.specification import KINDS
 
 ONE_STREAM = [
-    "plain", "pre", "post", "res_post", "peri", "norm_add", "keel", "sub_ln", "scaled", "granite", "minicpm",
-    "sqrt_depth", "completep", "rezero", "layerscale", "deepnorm", "lns", "highway", "gtrxl", "gru", "gated",
+    "plain", "pre", "post", "res_post", "peri", "depth_sandwich", "norm_add", "keel", "sub_ln", "scaled", "granite",
+    "minicpm",
+    "sqrt_depth", "completep", "rezero", "layerscale", "deepnorm", "admin", "lns", "highway", "gtrxl", "gru", "gated",
     "orthogonal", "projection", "laurel",
 ]  # fmt: skip
 WHOLE_BLOCKS = {"b2t", "x0_mix", "denseformer", "unet", "mudd"}

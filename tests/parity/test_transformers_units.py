@@ -7,6 +7,8 @@ attention, MLP and norms put in, their parameters being ours. Float64, to 1e-9.
 | mhc(variant=identity) | HYV4DecoderLayer with HYV4HyperConnection; head=learned HYV4HyperHead |
 | attn_res(roles=separate) | Inkling2FullDecoderLayer gives query, key and value what they read; so compared too |
 | attn_res | Inkling2SlidingDecoderLayer keeps the blocks' books; its softmax over depth also norms the values and divides by sqrt(hidden), so it is compared on sources of length one |
+| peri(layer_scalar=true) | Gemma4TextDecoderLayer |
+| depth_sandwich | AfmoeDecoderLayer, Arcee's Trinity |
 | minicpm | MiniCPM3DecoderLayer |
 | laurel(mode=lr) | Gemma3nTextLaurelBlock, whose own norm is taken out |
 | reversible | ReformerLayer, forward |
@@ -19,12 +21,14 @@ import torch
 from parity_helpers import assert_near, assert_same, build, holds, normalise, runs, some_tokens
 from torch import nn
 from transformers import MiniCPM3Config, ReformerConfig
+from transformers.models.afmoe.modeling_afmoe import AfmoeDecoderLayer
 from transformers.models.deepseek_v4.modeling_deepseek_v4 import (
     DeepseekV4DecoderLayer,
     DeepseekV4HyperConnection,
     DeepseekV4HyperHead,
 )
 from transformers.models.gemma3n.modeling_gemma3n import Gemma3nTextLaurelBlock
+from transformers.models.gemma4.modeling_gemma4 import Gemma4TextDecoderLayer
 from transformers.models.hy_v4.modeling_hy_v4 import (
     HYV4DecoderLayer,
     HYV4HyperConnection,
@@ -265,6 +269,43 @@ def test_inkling_softmax_over_depth(sources, in_double):
     theirs.query = nn.Parameter(query * drawn.shape[-1] ** 0.5)
     (expected,) = theirs(drawn[:-1].movedim(0, -2), drawn[-1])
     assert_near(read[-1], expected, "what the last branch reads")
+
+
+def sandwich_layer(layer_class, attention, mlp, **attributes):
+    layer = bare(layer_class, **attributes)
+    layer.self_attn, layer.mlp = Branch(attention.f, lambda y: (y, None)), Branch(mlp.f)
+    layer.input_layernorm, layer.post_attention_layernorm = (
+        norm_of(attention, "norm_in"),
+        norm_of(attention, "norm_out"),
+    )
+    return layer, norm_of(mlp, "norm_in"), norm_of(mlp, "norm_out")
+
+
+@holds("transformers Gemma4TextDecoderLayer (layer_scalar)", "peri", "sandwich")
+@DEPTHS
+def test_gemma_4_scales_what_leaves_a_block(depth):
+    model, tokens = build("peri(layer_scalar=true)", depth), some_tokens()
+    h = model.model.embed_tokens(tokens)
+    for attention, mlp in blocks_of(model):
+        layer, layer.pre_feedforward_layernorm, layer.post_feedforward_layernorm = sandwich_layer(
+            Gemma4TextDecoderLayer, attention, mlp, enable_moe_block=False, hidden_size_per_layer_input=0
+        )
+        layer.layer_scalar = mlp["scalar"]
+        h = layer(h)
+    assert_same(model, model(input_ids=tokens).logits, logits_from(model, h))
+
+
+@holds("transformers AfmoeDecoderLayer", "depth_sandwich")
+@DEPTHS
+def test_trinity_has_the_sandwich(depth):
+    model, tokens = build("depth_sandwich", depth), some_tokens()
+    h = model.model.embed_tokens(tokens)
+    for attention, mlp in blocks_of(model):
+        layer, layer.pre_mlp_layernorm, layer.post_mlp_layernorm = sandwich_layer(
+            AfmoeDecoderLayer, attention, mlp, moe_enabled=False
+        )
+        h = layer(h)
+    assert_same(model, model(input_ids=tokens).logits, logits_from(model, h))
 
 
 @holds("transformers MiniCPM3DecoderLayer", "minicpm")
