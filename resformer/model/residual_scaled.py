@@ -196,7 +196,8 @@ class Admin(Residual):
     """``norm(omega h + f(h))`` with omega = sqrt((n + 1) / ln(n + 1) - 1), n the number of sites. Liu et al. 2020,
     arXiv:2004.08249, in the closed form of its authors' admin-torch.
 
-    The form stands for their profiling pass: the output changes by O(log n) at the start.
+    The form stands for their profiling pass: the output changes by O(log n) at the start. All matrices start from
+    Xavier, as in the fairseq that they train; at the model's 0.02 the branches would be silent behind a norm.
 
     Args:
         omega: by default that.
@@ -219,6 +220,9 @@ class Admin(Residual):
 
     def internals(self, state, written=None):
         return {"omega": torch.as_tensor(self.omega, device=state.device)}
+
+    def branch_start(self, name, linear):
+        return Xavier()
 
 
 class LayerNormScaling(Residual):

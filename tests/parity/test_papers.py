@@ -183,6 +183,11 @@ def test_every_parameter_of_every_kind_has_its_row(kind):
 BRANCHES = {
     # gain on Xavier of q and k, gain of the other matrices, source
     "deepnorm": (1.0, (8 * DEPTH) ** -0.25, "arXiv:2203.00555 figure 2; microsoft/torchscale architecture/decoder.py"),
+    "admin": (
+        1.0,
+        1.0,
+        "LiyuanLucasLiu/Transformer-Clinic@70f72b7 fairseq/modules/multihead_attention.py:78, ours with gain 1 throughout",
+    ),
     "sub_ln": (1.0, SQRT(math.log(2 * DEPTH)), "arXiv:2210.06423 figure 2; torchscale architecture/decoder.py"),
     "b2t": (DEPTH**-0.5, DEPTH**-0.5, "takase/b2t_connection@c8e2ad4 fairseq/modules/transformer_layer.py:401-405"),
 }
