@@ -186,7 +186,7 @@ BRANCHES = {
     "admin": (
         1.0,
         1.0,
-        "LiyuanLucasLiu/Transformer-Clinic@70f72b7 fairseq/modules/multihead_attention.py:78, ours with gain 1 throughout",
+        "LiyuanLucasLiu/Transformer-Clinic@70f72b7 fairseq/modules/multihead_attention.py:78, here without gains",
     ),
     "sub_ln": (1.0, SQRT(math.log(2 * DEPTH)), "arXiv:2210.06423 figure 2; torchscale architecture/decoder.py"),
     "b2t": (DEPTH**-0.5, DEPTH**-0.5, "takase/b2t_connection@c8e2ad4 fairseq/modules/transformer_layer.py:401-405"),
