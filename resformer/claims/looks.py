@@ -7,6 +7,7 @@ import copy
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -16,7 +17,7 @@ from ..stability.layouts import loss_of
 from ..stability.measure import Batch, final_states, measure
 from ..stability.propagation import TOKENS, propagate, random_batch
 from ..stability.rows import WHOLE
-from ..stability.seam import measurable, run
+from ..stability.seam import measurable, run, watching, watching_final_states
 from ..stability.signal import rms
 
 Found = Iterator[tuple[int, str, float]]
@@ -70,16 +71,36 @@ class Stream(Look):
 
 
 @dataclass(frozen=True)
+class Isometry(Look):
+    """``stretch_least`` and ``stretch_most``: by how much the transposed Jacobian from the embedding to the final
+    states stretches random vectors. The ``gain`` of ``Signal`` estimates a mean and is too noisy to see an exact 1."""
+
+    directions: int
+
+    def __call__(self, model, seed):
+        with measurable(model), watching(model) as views, watching_final_states(model) as final:
+            run(model, tokens(model, seed))
+        generator, found = torch.Generator().manual_seed(seed), []
+        for _ in range(self.directions):
+            u = torch.randn(final[0].shape, generator=generator)
+            (pulled,) = torch.autograd.grad(final[0], views[0].before, u, retain_graph=True)
+            found.append((pulled.double().norm() / u.double().norm()).item())
+        yield WHOLE, "stretch_least", min(found)
+        yield WHOLE, "stretch_most", max(found)
+
+
+@dataclass(frozen=True)
 class FirstSteps(Look):
-    """``accumulated_update``: by how much (RMS) the first steps of Adam move the final hidden states of one batch."""
+    """``accumulated_update``: by how much (RMS) the first steps of an optimiser move the final states of a batch."""
 
     steps: int
     learning_rate: float
+    optimizer: Literal["Adam", "SGD"] = "Adam"
 
     def __call__(self, model, seed):
         seen = tokens(model, seed)
         before = final_states(model, seen)
-        optimizer = torch.optim.Adam(model.parameters(), lr=self.learning_rate)
+        optimizer = getattr(torch.optim, self.optimizer)(model.parameters(), lr=self.learning_rate)
         for step in range(self.steps):
             optimizer.zero_grad()
             run(model, tokens(model, 1000 * (seed + 1) + step)).loss.backward()
@@ -114,6 +135,7 @@ class Curve(Look):
 
     reach: float = 0.01
     stops: int = 4
+    vectors: int = 4
 
     def __call__(self, model, seed):
         yield from ((WHOLE, name, value) for name, value in curves(model, tokens(model, seed), self, seed).items())
@@ -123,7 +145,7 @@ def curves(model: torch.nn.Module, batch: Batch, look: Curve, seed: int) -> dict
     """What ``Curve`` says, of any model and batch; the weights are put back."""
     hessian = hessian_operator(model, batch)
     largest, smallest = largest_eigenvalue(hessian, seed), -largest_eigenvalue(-hessian, seed)
-    trace = hessian_trace(hessian, seed)  # before the weights move, on which the product is built
+    trace = hessian_trace(hessian, seed, look.vectors)  # before the weights move, on which the product is built
     weights = [p for p in model.parameters() if p.requires_grad]
     start = [p.detach().clone() for p in weights]
 

@@ -83,17 +83,23 @@ class Slope(Term):
 
 @dataclass(frozen=True)
 class Over(Term):
-    """One term divided by another, seed by seed; ``log``: the decimal logarithm of that."""
+    """One term divided by another, seed by seed."""
 
     above: Term
     below: Term
-    log: bool = False
 
     def values(self, table):
-        above, below = self.above.values(table), self.below.values(table)
-        if not self.log:
-            return above / below
-        return np.log10(above.clip(lower=SMALLEST)) - np.log10(below.clip(lower=SMALLEST))
+        return self.above.values(table) / self.below.values(table)
+
+
+@dataclass(frozen=True)
+class Decades(Term):
+    """Decimal logarithm of a term: what differs by factors has no mean before it."""
+
+    of: Term
+
+    def values(self, table):
+        return np.log10(self.of.values(table).clip(lower=SMALLEST))
 
 
 @dataclass(frozen=True)
