@@ -91,16 +91,22 @@ class Isometry(Look):
 
 @dataclass(frozen=True)
 class FirstSteps(Look):
-    """``accumulated_update``: by how much (RMS) the first steps of an optimiser move the final states of a batch."""
+    """``accumulated_update``: by how much (RMS) the first steps of an optimiser move the final states of a batch.
+
+    Args:
+        gains: whether the norms' gains and biases move as well.
+    """
 
     steps: int
     learning_rate: float
     optimizer: Literal["Adam", "SGD"] = "Adam"
+    gains: bool = True
 
     def __call__(self, model, seed):
         seen = tokens(model, seed)
         before = final_states(model, seen)
-        optimizer = getattr(torch.optim, self.optimizer)(model.parameters(), lr=self.learning_rate)
+        moved = [p for p in model.parameters() if self.gains or p.ndim > 1]
+        optimizer = getattr(torch.optim, self.optimizer)(moved, lr=self.learning_rate)
         for step in range(self.steps):
             optimizer.zero_grad()
             run(model, tokens(model, 1000 * (seed + 1) + step)).loss.backward()
