@@ -140,13 +140,15 @@ CLAIMS = (
                     "RMS of the change of the final states"),),
         sees="The same question with the optimiser that the theorem is about.",
         shows_not="Not shown: Adam, with which these models are trained (see deepnorm-update).",
-        settles="deepnorm-update-matrices: the theorem leaves out the norms' gains, of which there are two for each block",
+        settles="deepnorm-update-matrices: the theorem leaves out the norms' gains, of which there are two for each "
+                "block",
     ),
     Claim(
         name="deepnorm-update-matrices",
         says="DeepNorm's first step of gradient descent does not grow with depth where only matrices move",
         source="Wang et al. 2022, arXiv:2203.00555, theorems 4.1 to 4.3",
-        paper="|Delta F| of a step of size eta is Theta(eta) whatever the depth; the theorems are of the branches' matrices",
+        paper="|Delta F| of a step of size eta is Theta(eta) whatever the depth; the theorems are of the branches' "
+              "matrices",
         number="flat",
         ours="as deepnorm-update-sgd, with the norms' gains and biases held",
         study=Initial({"post": "post", "deepnorm": "deepnorm"}, (6, 12, 100), FirstSteps(1, 0.1, "SGD", gains=False),
