@@ -33,7 +33,7 @@ CLAIMS = (
              "float32 cannot tell from zero.",
         shows_not="Not shown: that this is why plain networks fail, for with a norm in each branch the gradient need "
                   "not vanish (see vanishing-despite-norms).",
-        settles="training plain networks whose gradient is kept alive by norms: depth-that-trains",
+        settles="training plain networks whose gradient is kept alive by norms: recipes/sweeps/depth-ladder.yaml",
     ),
     Claim(
         name="vanishing-despite-norms",
@@ -55,7 +55,7 @@ CLAIMS = (
              "of the tokens.",
         shows_not="Not shown: whether a gradient of healthy size points anywhere useful; when all tokens are alike it "
                   "cannot.",
-        settles="the chance of a bad end of plain networks with norms: depth-that-trains",
+        settles="more seeds, for they differ by decades; then training such networks: recipes/sweeps/depth-ladder.yaml",
     ),
     Claim(
         name="post-ln-gradient",
@@ -93,7 +93,7 @@ CLAIMS = (
                Plot("power_per_block", "growth of its square", "for each block", log_y=False)),
         sees="The stream grows as the square root of depth: each block adds about as much power as the one before.",
         shows_not="Not shown: trained models, whose branches do not stay at unit variance.",
-        settles="the recorder's stream_rms of trained runs (depth-that-trains keeps them)",
+        settles="the recorder's stream_rms of trained runs",
     ),
     Claim(
         name="deepnorm-update",
@@ -187,7 +187,7 @@ CLAIMS = (
         sees="The stream of Pre-LN outgrows what its blocks write, so each turns it less than the one before.",
         shows_not="Not shown: that the same is true after training, nor that LNS gives its late blocks more to do: it "
                   "shrinks what they write as well.",
-        settles="curse-of-depth: loss and lesions of trained models against Pre-LN with scaled initialisation",
+        settles="loss and lesions of trained models against Pre-LN with scaled initialisation",
     ),
     Claim(
         name="rezero-isometry",
@@ -205,7 +205,7 @@ CLAIMS = (
         sees="ReZero passes every direction unchanged, since every branch starts at nought; Pre-LN does not.",
         shows_not="Not shown: that an isometry at the start trains faster; a scalar at zero also gives its branch no "
                   "gradient in the first step.",
-        settles="rezero-speed: steps to a given loss against a tuned Pre-LN",
+        settles="steps to a given loss against a tuned Pre-LN",
     ),
     Claim(
         name="rank-collapse",
@@ -256,7 +256,8 @@ CLAIMS = (
         plots=(Plot("token_cosine", "are tokens alike? (1: all)", "cosine of two tokens", log_y=False),),
         sees="Each kind of skip that introductions name keeps tokens apart for longer than no skip at all.",
         shows_not="Not shown: that collapse at the start cannot be undone by training.",
-        settles="depth-that-trains: whether plain networks leave the unigram plateau",
+        settles="more seeds for the bound of 0.95; then whether plain networks leave the unigram plateau: "
+                "recipes/sweeps/depth-ladder.yaml",
     ),
     Claim(
         name="starts-as-pre",
@@ -341,7 +342,7 @@ CLAIMS = (
                Plot("gradient_change", "does the gradient keep its word?", "change, share of the gradient",
                     log_x=False)),
         sees="Two numbers for smoothness that do not depend on the scale of the loss, before any training.",
-        shows_not="Not shown: the trained network that the claim is about; see landscape.",
-        settles="landscape: the same numbers and the surfaces after training",
+        shows_not="Not shown: the trained network that the claim is about.",
+        settles="more seeds, then the same numbers after training (the probes landscape and curvature of a run)",
     ),
 )  # fmt: skip

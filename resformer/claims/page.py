@@ -95,8 +95,17 @@ def figure(claim: Claim, one: Stored) -> Figure:
     how = f"They: {claim.paper}. We: {claim.ours}. Criterion: {'; '.join(c.words for c in claim.criteria)}."
     panels = [panel for plot in claim.plots if (panel := _panel(plot, one)) is not None]
     title = f"{claim.says}: {one.result.verdict}"
-    return Figure(claim.name, title, f"{how} Lines are medians, bands reach over seeds.", panels,
-                  note=f"{claim.sees} {claim.shows_not}")  # fmt: skip
+    note = f"{claim.sees} {claim.shows_not}"
+    if gone := _not_drawn(claim, one):
+        note += f" Zero or not finite, so not drawn: {gone}."
+    return Figure(claim.name, title, f"{how} Lines are medians, bands reach over seeds.", panels, note=note)
+
+
+def _not_drawn(claim: Claim, one: Stored) -> str:
+    """Where a logarithmic axis has no place for a value: its arms and x."""
+    drawn = one.table[one.table.metric.isin([plot.metric for plot in claim.plots if plot.log_y])]
+    gone = drawn[~(np.isfinite(drawn.value) & (drawn.value > 0))]
+    return ", ".join(f"{arm} at {x:g}" for arm, x in gone[["arm", "x"]].drop_duplicates().itertuples(index=False))
 
 
 def _panel(plot: Plot, one: Stored) -> Panel | None:

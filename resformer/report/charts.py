@@ -104,7 +104,11 @@ def dash(index: int, alike: bool = False) -> list[int]:
 
 def styled(by: str, names: Sequence[str], a_a_control: str | None = None) -> dict[str, Any]:
     """Colour and dash of each name; those of ``part`` take colours that no arm's neighbour has."""
-    hues = [colour(i) for i in range(len(names))] if by == "arm" else [COLOURS[i] for i in (9, 7, 8, 4)][: len(names)]
+    hues = (
+        [colour(i) for i in range(len(names))]
+        if by == "arm"
+        else [COLOURS[i] for i in (9, 7, 8, 4, 5, 10, 1, 3)][: len(names)]
+    )
     dashes = [dash(i, name == a_a_control) for i, name in enumerate(names)] if by == "arm" else DASHES[: len(names)]
     legend = alt.Legend(title=None, symbolType="stroke", columns=2)
     return {

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 from scipy import stats
 
-from resformer.claims import CLAIMS, looks, page, program, results
+from resformer.claims import CLAIMS, initial, looks, page, program, results
 from resformer.claims.claim import Claim, Criterion, Plot, decide
 from resformer.claims.looks import Signal
 from resformer.claims.studies import Initial
@@ -182,3 +184,28 @@ def test_every_claim_says_what_a_reader_needs():
         for criterion in claim.criteria:
             assert criterion.low < criterion.high and math.isfinite(max(criterion.low, -criterion.high)), claim.name
         assert claim.name in program.listed()
+
+
+def recorded():
+    """Verdicts by claim, from the table of the room's README."""
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \|.*\| (reproduced|not reproduced|unresolved) \|", README.read_text(), re.M)
+    return dict(rows)
+
+
+def test_the_readme_has_a_verdict_of_every_claim_that_needs_no_training():
+    assert {claim.name for claim in initial.CLAIMS} <= recorded().keys() <= CLAIMS.keys()
+
+
+QUICK = 5.0
+"""Seconds; the longer ones are among the slow tests."""
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [pytest.param(claim, id=claim.name, marks=[pytest.mark.slow] if claim.study.seconds > QUICK else [])
+     for claim in initial.CLAIMS],
+)  # fmt: skip
+def test_a_claim_without_training_has_the_recorded_verdict(claim, tmp_path):
+    began = time.process_time()
+    assert results.make(claim, tmp_path, "laptop").result.verdict == recorded()[claim.name]
+    assert time.process_time() - began < 3 * claim.study.seconds
