@@ -268,7 +268,6 @@ class ResformerForCausalLM(ResformerPreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
-        shift_labels: torch.LongTensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         z_loss: float = 0.0,
         skip_logits: bool | None = None,
@@ -280,7 +279,8 @@ class ResformerForCausalLM(ResformerPreTrainedModel, GenerationMixin):
 
         Args:
             labels: ``[batch, time]``, the tokens themselves, shifted here; -100 does not count.
-            shift_labels: ``[batch, time]``, for each position the token that comes next; instead of ``labels``.
+            shift_labels: ``[batch, time]``, for each position the token that comes next; instead of ``labels``. One of
+                ``kwargs``, as in transformers, whose ``Trainer`` waits for all parameters with "label" in their name.
             num_items_in_batch: what the summed loss is divided by; by default the labels that count.
             z_loss: factor of the squared log-normaliser in ``loss`` (PaLM, arXiv:2204.02311).
             skip_logits: return no logits beside a loss, and never hold them all; by default in training.
@@ -288,6 +288,7 @@ class ResformerForCausalLM(ResformerPreTrainedModel, GenerationMixin):
 
         Other arguments as in ``ResformerModel``.
         """
+        shift_labels = kwargs.pop("shift_labels", None)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
