@@ -144,9 +144,13 @@ def apart(function: Callable, *arguments: Any) -> None:
         print(found.stderr, end="", file=sys.stderr)
 
 
+def is_notebook() -> bool:
+    return hasattr(builtins, "__IPYTHON__")
+
+
 def is_watched() -> bool:
     """Whether somebody may look at a progress bar: at a terminal, or in a notebook."""
-    return sys.stderr.isatty() or hasattr(builtins, "__IPYTHON__")
+    return sys.stderr.isatty() or is_notebook()
 
 
 def parent() -> psutil.Process:

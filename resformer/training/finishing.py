@@ -9,6 +9,7 @@ from accelerate import Accelerator
 
 from ..data import Corpus
 from ..files import null_where_not_finite, whole_folder, write_json
+from ..programs import is_notebook
 from ..stability.endstate import StabilityWatch
 from .checkpoints import Progress, cannot_save, save_model
 from .config import RunConfig
@@ -16,6 +17,7 @@ from .evaluation import bits_per_byte, compressors_bits_per_byte
 from .provenance import device_name, git_commit, source_hash, versions
 
 SAMPLE_TOKENS = 120
+MIXED = "post*1,highway*1,pre*rest"
 
 
 def is_complete(folder: Path, progress: Progress) -> bool:
@@ -40,8 +42,36 @@ def greet(config: RunConfig, model, corpus: Corpus, accelerator: Accelerator, re
     )
 
 
-def finish(
+def finish(summary: dict[str, Any], *, config: RunConfig, model, corpus: Corpus, accelerator: Accelerator) -> None:
+    """Write the run's results and say them."""
+    folder, status = Path(config.run_dir), summary["status"]
+    if status != "completed":
+        write_results(folder, null_where_not_finite(summary))
+        again = "the same command goes on from there"
+        if status == "diverged":
+            again = "try a lower learning rate, or --train.on_nonfinite rollback"
+        print(f"{status} at step {summary['step']}; everything up to there is in {folder}; {again}")
+        return
+    write_results(folder, summary, model, corpus)
+    text = sample(model, corpus, accelerator, config.seed)
+    on_the_command_line = f"--model.residual '{MIXED}' --run_dir runs/mixed"
+    in_a_notebook = f'resformer.train(residual="{MIXED}")'
+    print(
+        f"\n--- a sample ---\n{text}\n---\n\n"
+        f"held-out text, bits per byte    resformer {summary['val_bits_per_byte']:.3f}    "
+        f"lzma {summary['lzma_bits_per_byte']:.3f}    zlib -9 {summary['zlib_bits_per_byte']:.3f}\n"
+        f"held-out loss                   {summary['val_loss']:.4f} nats per token\n"
+        f"end state                       {summary['end_state']}, {len(summary['spikes']['loss'])} spikes of the loss\n"
+        f"trained                         {summary['tokens']:,} tokens in {summary['wall_seconds']:.0f} s\n"
+        f"model, any Hugging Face tool    {folder / 'model'}\n"
+        f"figures                         {folder / 'summary.json'}, {folder / 'metrics.jsonl'}\n"
+        f"try next                        {in_a_notebook if is_notebook() else on_the_command_line}"
+    )
+
+
+def summarise(
     status: str,
+    *,
     config: RunConfig,
     model,
     corpus: Corpus,
@@ -49,43 +79,6 @@ def finish(
     accelerator: Accelerator,
     val_loss: float | None,
     watch: StabilityWatch,
-) -> None:
-    """Write the run's results and say them."""
-    if not accelerator.is_main_process:
-        return
-    folder = Path(config.run_dir)
-    summary = summarise(status, config, model, corpus, progress, accelerator, val_loss)
-    summary |= watch.summary(val_loss, corpus.unigram_entropy)
-    if status != "completed":
-        write_results(folder, null_where_not_finite(summary))
-        again = "the same command goes on from there"
-        if status == "diverged":
-            again = "try a lower learning rate, or --train.on_nonfinite rollback"
-        print(f"{status} at step {progress.step}; everything up to there is in {folder}; {again}")
-        return
-    write_results(folder, summary, model, corpus)
-    text = sample(model, corpus, accelerator, config.seed)
-    print(
-        f"\n--- a sample ---\n{text}\n---\n\n"
-        f"held-out text, bits per byte    resformer {summary['val_bits_per_byte']:.3f}    "
-        f"lzma {summary['lzma_bits_per_byte']:.3f}    zlib -9 {summary['zlib_bits_per_byte']:.3f}\n"
-        f"held-out loss                   {val_loss:.4f} nats per token\n"
-        f"end state                       {summary['end_state']}, {len(summary['spikes']['loss'])} spikes of the loss\n"
-        f"trained                         {summary['tokens']:,} tokens in {progress.seconds:.0f} s\n"
-        f"model, any Hugging Face tool    {folder / 'model'}\n"
-        f"figures                         {folder / 'summary.json'}, {folder / 'metrics.jsonl'}\n"
-        f"try next                        --model.residual 'post*1,highway*1,pre*rest' --run_dir runs/mixed"
-    )
-
-
-def summarise(
-    status: str,
-    config: RunConfig,
-    model,
-    corpus: Corpus,
-    progress: Progress,
-    accelerator: Accelerator,
-    val_loss: float | None,
 ) -> dict[str, Any]:
     """The contents of summary.json. Losses in nats per token; ``*_bits_per_byte`` compare between tokenizers."""
     tokens = progress.step * config.train.batch_size * config.data.sequence_length
@@ -114,6 +107,7 @@ def summarise(
         "data_source": config.data.source,
         "data_fingerprint": corpus.fingerprint,
         "seeds": {"init": config.init_seed, "data": config.data_seed, "dropout": config.dropout_seed},
+        **watch.summary(val_loss, corpus.unigram_entropy),
     }
 
 

@@ -14,7 +14,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration
 from transformers.utils import logging
 
-from ..programs import command_line, parent
+from ..programs import command_line, launcher, parent
 
 
 def make_accelerator(run_dir: str, trackers: list[str], patience: float = 600.0) -> Accelerator:
@@ -49,8 +49,7 @@ def make_accelerator(run_dir: str, trackers: list[str], patience: float = 600.0)
     )
     if threads := int(os.environ.get("RESFORMER_NUM_THREADS", "0")):  # a sweep divides the cores between its trials
         torch.set_num_threads(threads)
-    elif not has_accelerator and os.environ.get("OMP_NUM_THREADS", "1") == "1":
-        # 'accelerate launch' says 1 where nobody chose; the cores that this process may use are better divided.
+    elif not has_accelerator and not _threads_were_chosen():
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     if accelerator.mixed_precision == "fp16":
         raise ValueError("fp16 overflows without a scaled loss; launch with --mixed_precision bf16, or no")
@@ -101,6 +100,12 @@ def _precision_was_chosen() -> bool:
         return True
     words = command_line(parent())
     return "--mixed_precision" in words or ("ACCELERATE_MIXED_PRECISION" in os.environ and "accelerate" not in words)
+
+
+def _threads_were_chosen() -> bool:
+    """Launchers say 1 where nobody chose; the cores that this process may use are better divided."""
+    said = os.environ.get("OMP_NUM_THREADS")
+    return said is not None and (said != "1" or launcher() is None)
 
 
 def start_trackers(accelerator: Accelerator, config: dict[str, Any]) -> None:

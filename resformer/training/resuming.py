@@ -98,7 +98,7 @@ def set_later_ones_aside(folder: Path, step: int, accelerator: Accelerator) -> N
 
 
 def load(
-    path: Path, model, optimizers: list, corpus: Corpus, accelerator: Accelerator, micro_batch_size: int
+    path: Path, model, optimizers: list, *, corpus: Corpus, accelerator: Accelerator, micro_batch_size: int
 ) -> Progress:
     """Put the weights and optimiser states of checkpoint ``path`` into place. Nothing in it is unpickled.
 

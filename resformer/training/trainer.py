@@ -134,7 +134,12 @@ class Trainer:
     def load(self, checkpoint: Path) -> checkpoints.Progress:
         """Put a checkpoint's weights and optimiser states into place."""
         return resuming.load(
-            checkpoint, self.model, self.optimizers, self.corpus, self.accelerator, self.micro_batch_size
+            checkpoint,
+            self.model,
+            self.optimizers,
+            corpus=self.corpus,
+            accelerator=self.accelerator,
+            micro_batch_size=self.micro_batch_size,
         )
 
     def begin_instruments(self, checkpoint: Path | None) -> None:
@@ -241,10 +246,18 @@ class Trainer:
         """Write what the run leaves, and let go of the processes."""
         self.log.close()
         whole = sharding.gathered(self.model, self.accelerator)
-        finishing.finish(
-            self.status, self.config, whole, self.corpus, self.progress, self.accelerator, val_loss,
-            self.instruments.watch,
-        )  # fmt: skip
+        if self.accelerator.is_main_process:
+            summary = finishing.summarise(
+                self.status,
+                config=self.config,
+                model=whole,
+                corpus=self.corpus,
+                progress=self.progress,
+                accelerator=self.accelerator,
+                val_loss=val_loss,
+                watch=self.instruments.watch,
+            )
+            finishing.finish(summary, config=self.config, model=whole, corpus=self.corpus, accelerator=self.accelerator)
         # Before the process group goes: the reducer in `wrapped` would free it holding the interpreter's lock, and wait
         # for gloo's thread, which may be waiting for that lock.
         del self.wrapped
