@@ -3,6 +3,7 @@
 python recipes/report.py SWEEP_DIR|RUN_DIR
 python recipes/report.py RUN_DIR RUN_DIR [...] [--out DIR]    # side by side; seeds of one run are one arm with a band
 python recipes/report.py SWEEP_DIR --trials                   # and a page for each of its trials
+python recipes/report.py SWEEP_DIR|RUN_DIR --watch            # a page on this machine alone that follows it
 """
 
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from resformer.programs import read_arguments, run_program
-from resformer.report import runs, sweeps
+from resformer.report import runs, sweep, sweeps
+from resformer.report.study import compared
+from resformer.report.watch import watch
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,11 +25,21 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add("--out", type=str | None, default=None, metavar="DIR", help="where the page of several runs goes")
     add("--trials", action="store_true", help="also write a page for each trial of the sweep")
+    add("--watch", action="store_true", help="serve the page on 127.0.0.1, drawn anew while the run or sweep goes on")
+    add("--port", type=int, default=0, help="of --watch; by default a free one")
     options = read_arguments(parser, arguments)
     folders = [Path(folder) for folder in options["folders"]]
     of_sweeps = [folder for folder in folders if (folder / "sweep.yaml").exists()]
     if of_sweeps and len(folders) > 1:
         raise ValueError(f"{of_sweeps[0]} is a sweep; give one sweep, or runs to compare (its trials/* are runs)")
+    if options["watch"]:
+        if len(folders) > 1:
+            raise ValueError("--watch follows one run or one sweep; give one folder")
+        if of_sweeps:
+            watch(folders[0], lambda: sweeps.page_of(sweep.read_sweep(folders[0])), options["port"])
+        else:
+            watch(folders[0], lambda: runs.page_of(compared(folders)), options["port"])
+        return 0
     if of_sweeps and options["trials"]:
         for trial in sorted((folders[0] / "trials").glob("*/config.yaml")):
             say(*runs.write_page([trial.parent]))

@@ -192,6 +192,18 @@ def locked(file: Path, wait: bool = True) -> Iterator[None]:
             _held.discard(known)
 
 
+def is_held(file: Path) -> bool:
+    """Whether another process holds ``file`` by ``locked``."""
+    try:
+        with open(file) as handle:
+            fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EAGAIN)
+    return False
+
+
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex}")
 

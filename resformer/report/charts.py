@@ -46,6 +46,7 @@ class Figure:
         panels: none where there is nothing to draw.
         empty: why there is nothing, where that is so.
         note: what the numbers say, where one line can.
+        looks: steps that its panels show one at a time, as their parameter ``look``; the last one in print.
     """
 
     name: str
@@ -55,19 +56,24 @@ class Figure:
     empty: str = "nothing of it was recorded"
     note: str = ""
     columns: int = 3
+    looks: list[int] = field(default_factory=list)
 
     def chart(self, arms: Sequence[str] = ()) -> alt.TopLevelMixin:
         """All panels as one chart, for print and for a notebook."""
         drawn = [panel.chart.properties(width=WIDTH, title=panel.title) for panel in self.panels]
         whole = alt.concat(*drawn, columns=self.columns, title=alt.TitleParams(self.title, anchor="start"))
         whole = whole.resolve_scale(color="independent", strokeDash="independent", shape="independent")
-        return whole.add_params(*_parameters()).configure_legend(orient="bottom").configure_view(continuousWidth=WIDTH)
+        return (
+            whole.add_params(*self._parameters())
+            .configure_legend(orient="bottom")
+            .configure_view(continuousWidth=WIDTH)
+        )
 
     def specs(self) -> list[dict[str, Any]]:
         """Of each panel, for the page: as wide as its place, without the legend of arms that the page has once."""
         found = []
         for panel in self.panels:
-            chart = panel.chart.add_params(*_parameters()).properties(width="container")
+            chart = panel.chart.add_params(*self._parameters()).properties(width="container")
             spec = chart.properties(autosize=alt.AutoSizeParams(type="fit-x", contains="padding")).to_dict(
                 validate=False
             )
@@ -75,9 +81,9 @@ class Figure:
             found.append(spec)
         return found
 
-
-def _parameters() -> list[alt.Parameter]:
-    return [alt.param(name="lit", value=""), alt.param(name="hidden", value=[])]
+    def _parameters(self) -> list[alt.Parameter]:
+        look = [alt.param(name="look", value=self.looks[-1])] if self.looks else []
+        return [alt.param(name="lit", value=""), alt.param(name="hidden", value=[]), *look]
 
 
 def _without_legend_of_arms(part: Any) -> None:

@@ -23,6 +23,7 @@ from .charts import (
     styled,
 )
 from .maps import internals_maps, stream_maps
+from .playing import playing
 from .study import Study, number
 
 EMA = 0.9
@@ -309,7 +310,7 @@ def internals(study: Study) -> Figure:
 
 
 FIGURES: tuple[Callable[[Study], Figure], ...] = (
-    loss, stream, gradients, branches, updates, learning, attention, internals,
+    loss, stream, gradients, playing, branches, updates, learning, attention, internals,
 )  # fmt: skip
 
 

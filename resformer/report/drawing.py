@@ -19,7 +19,8 @@ PATIENCE = 600.0
 
 
 def draw(folder: Path, figures: Iterable[Figure], library: Path | None) -> str | None:
-    """Write ``folder``/NAME.svg, .png (twice the size, for print) and .pdf of each figure, and the pages' script.
+    """Write ``folder``/NAME.svg, .png (twice the size, for print) and .pdf of each figure, a .gif of one that plays,
+    and the pages' script.
 
     Args:
         figures: those without panels are passed over.
@@ -29,10 +30,11 @@ def draw(folder: Path, figures: Iterable[Figure], library: Path | None) -> str |
         Why it could not be done, in one line, or none. What was drawn before stays.
     """
     charts = [
-        {"spec": figure.chart().to_dict(validate=False), "file": str(folder / figure.name), "formats": FORMATS}
+        {"spec": figure.chart().to_dict(validate=False), "file": str(folder / figure.name), "formats": FORMATS,
+         "looks": figure.looks}
         for figure in figures
         if figure.panels
-    ]
+    ]  # fmt: skip
     if library is None or library.exists():
         return _drawn({"library": None, "charts": charts}) if charts else None
     try:

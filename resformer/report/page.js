@@ -43,17 +43,20 @@ async function draw(chart) {
   const result = await vegaEmbed(place, found, { actions: false, config: theme(), renderer: rows > 1500 ? "canvas" : "svg", tooltip: { theme: "custom" } });
   views.set(chart, result.view);
   chart.style.minHeight = "";
-  apply(result.view);
+  apply(result.view, chart);
 }
 
 const shown = (kind) => [...document.querySelectorAll(`[data-filter=${kind}]`)];
 const taken_out = (kind) => shown(kind).filter((box) => !box.checked).map((box) => box.value);
 let lit = "";
 
-function apply(view) {
-  view.signal("hidden", taken_out("arm")).signal("lit", lit).runAsync();
+function apply(view, chart) {
+  view.signal("hidden", taken_out("arm")).signal("lit", lit);
+  const look = look_of(chart);
+  if (look !== null) view.signal("look", look);
+  view.runAsync();
 }
-function everywhere() { for (const view of views.values()) if (view) apply(view); }
+function everywhere() { for (const [chart, view] of views) if (view) apply(view, chart); }
 
 function filter() {
   const arms = taken_out("arm"), points = taken_out("point");
@@ -87,6 +90,31 @@ for (const button of document.querySelectorAll(".switch"))
     button.setAttribute("aria-pressed", String(on));
     charts.filter((chart) => chart.dataset.spec === name).forEach(draw);
   });
+
+// A figure whose panels show one look at a time.
+function look_of(chart) {
+  const slider = chart.closest(".figure").querySelector(".player input");
+  return slider && Number(slider.dataset.looks.split(",")[slider.value]);
+}
+for (const player of document.querySelectorAll(".player")) {
+  const [button, output, slider] = player.children, name = player.closest(".figure").id;
+  const show = () => {
+    output.value = slider.dataset.looks.split(",")[slider.value];
+    for (const [chart, view] of views) if (view && chart.dataset.spec === name) apply(view, chart);
+  };
+  slider.addEventListener("input", show);
+  let playing = null;
+  button.addEventListener("click", (event) => {
+    event.preventDefault();
+    clearInterval(playing);
+    playing = playing ? null : setInterval(() => {
+      slider.value = slider.value === slider.max ? 0 : Number(slider.value) + 1;
+      show();
+    }, 200);
+    button.textContent = playing ? "stop" : "play";
+    button.setAttribute("aria-pressed", String(Boolean(playing)));
+  });
+}
 
 for (const button of document.querySelectorAll("th button"))
   button.addEventListener("click", () => {

@@ -46,6 +46,8 @@ class Page:
     notes: list[tuple[str, list[str]]] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     links: list[tuple[str, str]] = field(default_factory=list)
+    refresh: int | None = None
+    """Seconds after which a browser loads it anew."""
 
     def write(self, file: Path, static: bool = False, library: Path | None = None) -> str | None:
         """Write the page, whole or not at all.

@@ -12,7 +12,6 @@ import altair as alt
 from ..keys import flat
 from ..stability.endstate import END_STATES
 from ..stability.findings import findings
-from .charts import Figure
 from .depth import depth_figures
 from .drawing import LIBRARY
 from .page import Page, Sentence
@@ -61,6 +60,8 @@ def show_run_page(folder: Path) -> None:
         print(f"warning: no room for {folder / 'report.html'} ({why}); {again}", file=sys.stderr)
         return
     print(f"the stream by depth and time    {page}")
+    for sentence in _answer(compared([folder])):
+        print(f"what stands out                 {sentence.text}")
     if trouble is not None:
         print(f"warning: {page} has no figures: {trouble}", file=sys.stderr)
 
@@ -81,17 +82,18 @@ def _library_of_sweep(folder: Path) -> Path | None:
 
 
 def page_of(study: Study) -> Page:
-    drawn = depth_figures(study)
     warnings = [f"{run.name}: {problem}." for run in study.runs for problem in run.problems]
     warnings += [
-        f"{run.name} has not ended: everything below may still change." for run in study.runs if not run.summary
+        f"{run.name} has not ended: {_so_far(run)}everything below may still change."
+        for run in study.runs
+        if not run.summary
     ]
     several = len(study.runs) > 1
     tables = [_differing(study), _outcomes(study)] if several else []
     return Page(
         study.title,
-        drawn,
-        answer=_answer(study, drawn),
+        depth_figures(study),
+        answer=_answer(study),
         warnings=warnings,
         arms=study.arms,
         tables=[table for table in tables if table.rows],
@@ -99,7 +101,7 @@ def page_of(study: Study) -> Page:
     )
 
 
-def _answer(study: Study, drawn: Sequence[Figure]) -> list[Sentence]:
+def _answer(study: Study) -> list[Sentence]:
     """How each run ended, and what of it stands out."""
     found = []
     for run in study.runs:
@@ -121,6 +123,22 @@ def _answer(study: Study, drawn: Sequence[Figure]) -> list[Sentence]:
             )
             found.append(Sentence(text + "ten times its eps: their updates freeze.", figure="updates"))
     return found
+
+
+def _so_far(run: Run) -> str:
+    """``step 120 of 500, loss 3.1, about 4 min left; ``, as far as its files say."""
+    steps, most = run.metrics.get("step"), number(group(run.config, "train").get("max_steps"))
+    if steps is None or most is None or not len(steps.dropna()):
+        return ""
+    step, words = float(steps.max()), []
+    words.append(f"step {step:,.0f} of {most:,.0f}")
+    last = {name: run.metrics[name].dropna() for name in ("loss", "tokens", "tokens_per_second") if name in run.metrics}
+    if len(last.get("loss", ())):
+        words.append(f"loss {last['loss'].iloc[-1]:.3f}")
+    if step and len(last.get("tokens", ())) and len(last.get("tokens_per_second", ())):
+        seconds = (most - step) * last["tokens"].iloc[-1] / step / last["tokens_per_second"].iloc[-1]
+        words.append(f"about {seconds / 60:,.0f} min left")
+    return ", ".join(words) + "; "
 
 
 def _found(run: Run) -> list[tuple[str, str]]:

@@ -9,44 +9,13 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from report_helpers import must_be_readable, opened
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sweep"))
 from sweep_helpers import ROOT, definition, environment, sweep
 
 from resformer.report.sweep import read_sweep
 from resformer.report.sweeps import page_of
-
-DRAWN = "waiting.size === 0 && [...views.values()].every((view) => view)"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
-
-# Texts whose contrast with what lies behind them is below WCAG's AA, and controls without a name.
-CONTRAST = """() => {
-    const light = (text) => {
-        const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
-        const part = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-        return [0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b), a];
-    };
-    const behind = (element) => {
-        for (; element; element = element.parentElement) {
-            const [found, opaque] = light(getComputedStyle(element).backgroundColor);
-            if (opaque === 1) return found;
-        }
-        return 1;
-    };
-    return [...document.querySelectorAll("main *")].filter((element) => {
-        const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-        if (!own || !element.checkVisibility() || element.closest("svg, .chart")) return false;
-        const [one, other] = [light(getComputedStyle(element).color)[0], behind(element)];
-        return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05) < 4.5;
-    }).map((element) => element.outerHTML.slice(0, 120));
-}"""
-UNNAMED = """() => [
-    ...[...document.querySelectorAll("button, a, summary, th")].filter((element) => !element.textContent.trim()),
-    ...[...document.querySelectorAll("input")].filter((input) => !input.closest("label")),
-    ...[...document.querySelectorAll("[role=img]")].filter((image) => !image.getAttribute("aria-label")),
-    ...[...document.querySelectorAll("table")].filter((table) => !table.caption),
-].map((element) => element.outerHTML.slice(0, 120))"""
 
 
 def report(folder: Path) -> subprocess.CompletedProcess:
@@ -64,32 +33,11 @@ def whole(tmp_path_factory) -> Path:
     return folder / "sweep"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    with playwright.sync_playwright() as driver:
-        try:
-            running = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except playwright.Error:
-            pytest.skip("no Chromium is installed")
-        yield running
-        running.close()
-
-
 @pytest.fixture
 def page(browser, whole):
-    view = browser.new_context(offline=True).new_page()
-    view.problems = []
-    # Vega warns of the empty extents of a panel that a filter has emptied.
-    view.on("console", lambda said: None if said.text.startswith("WARN") else view.problems.append(said.text))
-    view.on("pageerror", lambda error: view.problems.append(str(error)))
-    ours = ("index.html", "vega.js", "data:")
-    view.on("request", lambda asked: None if any(o in asked.url for o in ours) else view.problems.append(asked.url))
-    view.goto(f"file://{whole}/report/index.html")
-    view.wait_for_function(DRAWN)
+    view, problems = opened(browser, whole / "report" / "index.html")
     yield view
-    assert view.problems == []
+    assert problems == []
 
 
 def column(page, name: str) -> list[str]:
@@ -117,15 +65,7 @@ def test_the_answer_comes_first(page):
 @pytest.mark.parametrize("width", [360, 1280, 2560])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_the_window_and_can_be_read(browser, whole, width, scheme):
-    view = browser.new_context(offline=True, color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
-    problems = []
-    view.on("pageerror", lambda error: problems.append(str(error)))
-    view.goto(f"file://{whole}/report/index.html")
-    view.wait_for_function(DRAWN)
-    assert view.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert view.evaluate(CONTRAST) == []
-    assert view.evaluate(UNNAMED) == []
-    assert problems == []
+    must_be_readable(browser, whole / "report" / "index.html", width, scheme)
 
 
 def test_the_table_sorts_by_any_column_both_ways(page):
