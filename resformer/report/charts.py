@@ -17,6 +17,7 @@ COLOURS = ["#767676", "#D0561A", "#2F8FC4", "#8A8A00", "#AA4466", "#2F9A8C", "#7
 DASHES = [[1, 0], [7, 3], [2, 2], [9, 3, 2, 3]]
 FAILED, GUIDE, HEALTHY = "#D0561A", "#767676", "#008F63"
 HEIGHT, WIDTH = 210, 240
+alt.data_transformers.disable_max_rows()  # 5,000 by default; figures are thinned here
 CELLS = 60_000
 """Of one figure's maps: more looks than that are thinned."""
 ARM = ["arm", "point", "seed", "learning_rate"]

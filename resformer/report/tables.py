@@ -18,6 +18,8 @@ _LATEX = {
     "|": r"\textbar{}", '"': r"\textquotedbl{}",
 }  # fmt: skip
 
+MOST_ARMS_ACROSS = 5
+
 
 @dataclass(frozen=True)
 class Column:
@@ -128,7 +130,11 @@ def with_interval(value: Any, low: Any, high: Any, form: str) -> Cell:
 
 
 def of_arms(name: str, caption: str, arms: Sequence[str], rows: Mapping[str, Sequence[Any]], **more: Any) -> Table:
-    """One column for each arm, one row for each key."""
+    """One column for each arm, one row for each key; where arms are too many for columns, the other way round."""
+    if len(arms) > MOST_ARMS_ACROSS:
+        by_arm = zip(arms, *rows.values(), strict=True)
+        across = [Row([Cell(str(value), str(value)) for value in (arm, *values)], arm) for arm, *values in by_arm]
+        return Table(name, caption, [Column("arm"), *(Column(key) for key in rows)], across if rows else [], **more)
     columns = [Column("key"), *(Column(arm) for arm in arms)]
     lines = [Row([Cell(key, key), *(Cell(str(value), str(value)) for value in values)]) for key, values in rows.items()]
     return Table(name, caption, columns, lines, **more)

@@ -33,7 +33,7 @@ def watch(folder: Path, page_of: Callable[[], Page], port: int = 0, every: float
     if not is_held(folder / ".lock"):
         raise ValueError(f"nobody works on {folder}, so there is nothing to watch; leave --watch out for its page")
     with tempfile.TemporaryDirectory() as place:
-        page_of().write(Path(place) / "index.html")
+        _write(page_of(), Path(place), every)
         handler = functools.partial(_Quiet, directory=place)
         try:
             server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
@@ -47,14 +47,17 @@ def watch(folder: Path, page_of: Callable[[], Page], port: int = 0, every: float
             under_way = True
             while under_way:
                 under_way, began = is_held(folder / ".lock"), time.monotonic()
-                page = page_of()
-                page.refresh = round(every) if under_way else None
-                page.write(Path(place) / "index.html")
+                _write(page_of(), Path(place), every if under_way else None)
                 time.sleep(max(every, 4 * (time.monotonic() - began)) if under_way else 2 * every)  # for the last look
         except KeyboardInterrupt:
             print()
         finally:
             server.shutdown()
+
+
+def _write(page: Page, place: Path, again: float | None) -> None:
+    page.refresh = None if again is None else max(1, round(again))
+    page.write(place / "index.html")
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -23,11 +23,11 @@ SITES = [(-1, "embedding"), (0, "attention"), (0, "mlp"), (1, "attention"), (1, 
 HOSTILE = '<!--<script>alert("x")</script>'
 
 
-def write_run(folder, end_state="ok", broken=False, seed=0, residual="pre"):
+def write_run(folder, end_state="ok", broken=False, seed=0, residual="pre", sites=SITES):
     """A run whose stream grows as (depth + 1) (step + 1)."""
     rows = []
     for step in STEPS:
-        for depth, site in enumerate(SITES):
+        for depth, site in enumerate(sites):
             rms = (depth + 1.0) * (step + 1)
             if broken and step == 150:
                 rms = math.inf
