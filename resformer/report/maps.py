@@ -95,7 +95,7 @@ def internals_maps(study: Study) -> list[Panel]:
         if frame.entry.notna().any():
             panels.append(Panel(title, _entries(frame[frame.step == frame.step.max()]), arm, point))
             continue
-        frame = cells(thinned(frame, CELLS // 10 // max(1, frame.depth.nunique())))
+        frame = cells(thinned(frame.drop(columns="entry"), CELLS // 10 // max(1, frame.depth.nunique())))
         scale = alt.Scale(scheme="viridis")
         panels.append(Panel(title, heat(frame, "value", "value", scale, _TOLD), arm, point))
     return panels

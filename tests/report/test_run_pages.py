@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from resformer.report import drawing, runs
 from resformer.report.depth import branches, depth_figures, gradients, learning, noise_scale
@@ -237,15 +238,18 @@ def test_forged_values_and_names_with_markup_are_shown_as_text(tmp_path):
 def test_figures_are_files_for_print_and_the_script_is_shared(tmp_path, pictures):
     folder = write_run(tmp_path / "sweep" / "trials" / "run")
     (tmp_path / "sweep" / "sweep.yaml").write_text("{}")
-    figures = [figure for figure in depth_figures(compared([folder])) if figure.name in ("stream", "branches")]
+    figures = [figure for figure in depth_figures(compared([folder])) if figure.name in ("stream", "playing")]
     library = tmp_path / "vega.js"
     assert drawing.draw(tmp_path / "figures", figures, library) is None
     assert library.stat().st_size > 500_000
-    for name in ("stream", "branches"):
+    for name in ("stream", "playing"):
         for ending, start in (("svg", b"<svg"), ("png", b"\x89PNG"), ("pdf", b"%PDF")):
             assert (tmp_path / "figures" / f"{name}.{ending}").read_bytes().startswith(start)
+    assert not (tmp_path / "figures" / "stream.gif").exists()
+    with Image.open(tmp_path / "figures" / "playing.gif") as moving:
+        assert moving.n_frames == len(STEPS)
     assert set(runs.figures(folder)) == {
-        "loss", "stream", "gradients", "branches", "updates", "learning", "attention", "internals",
+        "loss", "stream", "gradients", "playing", "branches", "updates", "learning", "attention", "internals",
     }  # fmt: skip
     (tmp_path / "sweep" / "report").mkdir()
     shutil.copy(library, tmp_path / "sweep" / "report")
