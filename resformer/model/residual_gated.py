@@ -123,6 +123,13 @@ class GTrXL(Residual):
     """
 
     gate_closes = True
+    w_r: nn.Parameter
+    u_r: nn.Parameter
+    w_z: nn.Parameter
+    u_z: nn.Parameter
+    w: nn.Parameter
+    u: nn.Parameter
+    b: nn.Parameter
 
     def __init__(
         self,
@@ -141,7 +148,8 @@ class GTrXL(Residual):
             self.register_parameter(name, parameter(size, size, start=Normal(1 / math.sqrt(size))))
         if bias is None:
             bias = 2.0 if gate == "gru" else 1.0
-        self.b = None if gate == "input" else parameter(size, start=bias)
+        if gate != "input":
+            self.b = parameter(size, start=bias)
 
     def gates(self, h, y):
         """The gate (z of ``gru``) for the stream h and ``y = relu(f(norm(h)))``."""
@@ -175,7 +183,7 @@ class GTrXL(Residual):
     def internals(self, state, written=None):
         if written is None:
             return super().internals(state)
-        return {"gate": self.gates(state, torch.relu(written))} | ({} if self.b is None else {"bias": self.b})
+        return {"gate": self.gates(state, torch.relu(written))} | ({} if self.gate == "input" else {"bias": self.b})
 
 
 class Gated(Residual):

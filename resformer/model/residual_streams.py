@@ -46,10 +46,11 @@ class HyperConnections(Residual):
         self.alpha = parameter(self.n, reads + self.n, start=start)
         self.beta = parameter(self.n, start=1.0)
         self.stream_norm = nn.LayerNorm(width, eps=self.config.norm_eps) if dynamic else None
-        self.alpha_weight = parameter(width, reads + self.n, start=0.0) if dynamic else None
-        self.beta_weight = parameter(width, 1, start=0.0) if dynamic else None
-        self.alpha_scale = parameter(1, start=0.01) if dynamic else None
-        self.beta_scale = parameter(1, start=0.01) if dynamic else None
+        if dynamic:
+            self.alpha_weight = parameter(width, reads + self.n, start=0.0)
+            self.beta_weight = parameter(width, 1, start=0.0)
+            self.alpha_scale = parameter(1, start=0.01)
+            self.beta_scale = parameter(1, start=0.01)
 
     def maps(self, streams: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """alpha ``[..., n, reads + n]`` and beta ``[..., n]`` for streams ``[batch, time, n, width]``."""
