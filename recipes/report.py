@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 
 from resformer.programs import read_arguments, run_program
 from resformer.report import runs, sweep, sweeps
+from resformer.report.screenshot import screenshot
 from resformer.report.study import compared
 from resformer.report.watch import watch
 
@@ -27,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("--trials", action="store_true", help="also write a page for each trial of the sweep")
     add("--watch", action="store_true", help="serve the page on 127.0.0.1, drawn anew while the run or sweep goes on")
     add("--port", type=int, default=0, help="of --watch; by default a free one")
+    add(
+        "--screenshot", type=str | None, default=None, metavar="PNG", help="also what a browser first shows of the page"
+    )
     options = read_arguments(parser, arguments)
     folders = [Path(folder) for folder in options["folders"]]
     of_sweeps = [folder for folder in folders if (folder / "sweep.yaml").exists()]
@@ -44,7 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         for trial in sorted((folders[0] / "trials").glob("*/config.yaml")):
             say(*runs.write_page([trial.parent]))
     out = None if options["out"] is None else Path(options["out"])
-    say(*(sweeps.write_page(folders[0]) if of_sweeps else runs.write_page(folders, out, static=True)))
+    page, trouble = sweeps.write_page(folders[0]) if of_sweeps else runs.write_page(folders, out, static=True)
+    say(page, trouble)
+    if options["screenshot"] is not None:
+        screenshot(page, Path(options["screenshot"]))
     return 0
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from resformer.report.screenshot import BROWSERS
+
 sys.path.insert(0, str(Path(__file__).parent))
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture(scope="session")

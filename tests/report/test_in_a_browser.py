@@ -10,11 +10,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from report_helpers import must_be_readable, opened
 from test_run_pages import PROGRAM, write_run
 
 from resformer.files import locked
 from resformer.report import runs
+from resformer.report.screenshot import HEIGHT, WIDTH
 from resformer.report.study import compared
 from resformer.report.watch import watch
 
@@ -61,6 +63,16 @@ def test_the_stream_plays_over_the_steps(browser, hard):
     view.wait_for_function(f"{shown} > 0")
     view.click("#playing button")
     assert problems == []
+
+
+def test_a_page_has_its_picture(browser, hard, tmp_path):
+    program = "import sys; from pathlib import Path; from resformer.report.screenshot import screenshot as s"
+    picture = tmp_path / "pictures" / "page.png"
+    # Playwright runs once in a process.
+    subprocess.run([sys.executable, "-c", f"{program}; s(*map(Path, sys.argv[1:]))", hard / ONE, picture], check=True)
+    with Image.open(picture) as seen:
+        assert seen.size == (WIDTH, HEIGHT)
+        assert len(seen.convert("RGB").getcolors(1 << 24)) > 100  # something is drawn
 
 
 def test_what_is_under_way_is_followed_on_this_machine_alone(tmp_path):
