@@ -40,5 +40,5 @@ def test_the_zoo_has_every_kind(name):
 @pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
 def test_each_has_seeds_enough_for_what_it_compares(file):
     rules = Sweep(parse_sweep(["--config", str(file)])).rules()
-    assert design_warnings(rules) == []
+    assert bool(design_warnings(rules)) == (file.stem == "zoo")  # a survey, and its dry run says what it cannot answer
     assert rules.sensitivity_control == "pre short"
