@@ -5,6 +5,7 @@ What the programs do, a notebook does in a line:
     run = resformer.train(residual="post*1,highway*1,pre*rest", max_steps=200)
     run.metrics, run.layers, run.summary, run.model(), run.tokenizer(), run.figures()
     resformer.probe(run, "lesion")
+    resformer.evaluate(run, "path/of/any/model", source="text.txt")
     resformer.sweep("sweep.yaml").verdicts
     resformer.variants()
     resformer.check(MyResidual)
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .run import Run as Run
     from .run import open_run as open_run
     from .run import train as train
+    from .scoring import evaluate as evaluate
     from .sweeping import SweepResult as SweepResult
     from .sweeping import open_sweep as open_sweep
     from .sweeping import sweep as sweep
@@ -43,6 +45,7 @@ _WHERE = {
     "SweepResult": "sweeping",
     "Trainer": "training",
     "check": "checks",
+    "evaluate": "scoring",
     "open_run": "run",
     "open_sweep": "sweeping",
     "probe": "probing",
