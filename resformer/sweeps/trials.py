@@ -102,7 +102,7 @@ class Sweep:
         return Rules(
             list(self.arms), list(self.points), controls.baseline, config.seeds.tuning, config.seeds.reporting,
             controls.a_a_control, controls.positive_control, at, controls.sensitivity_control,
-            config.learning_rates.multiples, config.seeds.looks, margin=chosen.margin,
+            config.learning_rates.multiples, config.learning_rates.common, config.seeds.looks, margin=chosen.margin,
             stability_margin=chosen.stability_margin, delta=chosen.delta, window=chosen.window, alpha=chosen.alpha,
         )  # fmt: skip
 
