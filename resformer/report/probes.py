@@ -18,6 +18,7 @@ from .charts import (
     Panel,
     finite,
     lines,
+    over_seeds,
     rounded,
     stacked,
     styled,
@@ -69,10 +70,7 @@ def init(table: pd.DataFrame) -> Figure:
         ("weight_first", "first gradient", "norm of dL/dW, MLP out", True),
         ("gradient_first", "gradient at the embedding", "RMS of dL/dx", True),
     ):
-        frame = table.assign(value=table[name].astype(float), part=table.dtype)
-        frame = frame[np.isfinite(frame.value)]
-        groups = frame.groupby(["depth", "part"]).value
-        rows = groups.agg(low="min", value="median", high="max", seeds="count").reset_index()
+        rows = over_seeds(table.assign(value=table[name].astype(float), part=table.dtype), "depth", "part")
         if rows.empty:
             continue
         chart = lines(rows, x, y_title, styled("part", sorted(rows.part.unique())), log=log)
