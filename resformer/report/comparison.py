@@ -10,19 +10,7 @@ import pandas as pd
 
 from ..stability.endstate import FAILED as ENDED_BADLY
 from ..sweeps.inference import clopper_pearson, t_estimate
-from .charts import (
-    COLOURS,
-    FAILED,
-    GUIDE,
-    HEIGHT,
-    Figure,
-    Panel,
-    lit,
-    rounded,
-    shown,
-    stacked,
-    styled,
-)
+from .charts import COLOURS, FAILED, GUIDE, HEIGHT, Figure, Panel, lit, rounded, shown, stacked, styled
 from .sweep import SweepStudy
 
 VERDICTS = {"better": 8, "equivalent": 9, "worse": 1, "unresolved": 0, "baseline": 0}

@@ -9,20 +9,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from .charts import (
-    COLOURS,
-    FAILED,
-    GUIDE,
-    HEIGHT,
-    Figure,
-    Panel,
-    finite,
-    lines,
-    over_seeds,
-    rounded,
-    stacked,
-    styled,
-)
+from .charts import COLOURS, FAILED, GUIDE, HEIGHT, Figure, Panel, finite, lines, over_seeds, rounded, stacked, styled
 from .page import Page
 
 

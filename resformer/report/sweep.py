@@ -199,12 +199,6 @@ def read_sweep(folder: Path) -> SweepStudy:
     Raises:
         ValueError: one line, if it is no sweep's folder, or its definition cannot be read.
     """
-    file = folder / "sweep.yaml"
-    if not file.exists():
-        raise ValueError(
-            f"{folder} is no folder of a sweep (it has no sweep.yaml) nor of a run (it has no layers.parquet); give "
-            "the sweep_dir of a sweep or the run_dir of a run"
-        )
     state = read_state(folder)
     sweep, analysis = state.sweep, state.analysis()
     problems = list(state.warnings)

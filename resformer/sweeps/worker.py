@@ -20,6 +20,7 @@ import torch
 from ..files import locked, write_yaml
 from ..programs import BAD_INPUT, FAILED, INTERRUPTED
 from ..training import RunConfig
+from ..training.interruption import answering
 from .outcomes import record_attempt
 from .program import train
 from .provenance import Facts, differences, of_this_process, record
@@ -144,13 +145,8 @@ def _interruptible() -> Iterator[None]:
     def interrupt(number, frame):
         raise _Interrupted
 
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, interrupt) for number in (INTERRUPTED if here else ())}
-    try:
+    with answering(interrupt):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
