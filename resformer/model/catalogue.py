@@ -1,5 +1,6 @@
 """The table of all kinds, read and measured from the classes themselves."""
 
+import functools
 import inspect
 import re
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class Entry:
     oracle: str
 
 
-def entries() -> list[Entry]:
+@functools.cache
+def entries() -> tuple[Entry, ...]:
     """All kinds, in the order in which the families stand, with their costs in a model of 12 blocks, 512 wide."""
     names: dict[type, list[str]] = {}
     for kind, found in KINDS.items():
@@ -69,7 +71,7 @@ def entries() -> list[Entry]:
         cost, (formula, paper) = _Cost(name), formula_and_paper(preset)
         shares = cost.parameters / base.parameters - 1, cost.flops / base.flops - 1
         rows.append(Entry(name, _options(preset, skipped=1), formula, *shares, cost.streams, paper, "its parts"))
-    return rows
+    return tuple(rows)
 
 
 def _options(function, skipped: int) -> str:

@@ -13,8 +13,9 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
-from transformers.utils.output_capturing import capture_outputs
+from transformers.utils.output_capturing import capture_outputs, selected_hidden_states
 
 from .branches import ResformerAttention, ResformerMLP
 from .configuration_resformer import ResformerConfig
@@ -25,6 +26,8 @@ from .operations import Operations
 from .residual import OptimizerHint, Residual, State
 from .shipping import write_custom_code
 from .specification import build
+
+logger = logging.get_logger(__name__)
 
 
 class ResformerBlock(GradientCheckpointingLayer):
@@ -115,6 +118,14 @@ class ResformerPreTrainedModel(PreTrainedModel):
                     for branch in branches:
                         residual.draw_branch(branch)
 
+    def activation_checkpointing_enable(self, activation_checkpointing_kwargs=None, every_n_layers=1, offload=False):
+        """As in transformers, but never reentrant: that follows a tensor only, and where a block hands on a history or
+        several lanes, all their gradients would be lost without a word."""
+        chosen = dict(activation_checkpointing_kwargs or {})
+        if chosen.get("use_reentrant"):
+            logger.warning("activation checkpointing with use_reentrant=True loses gradients here; it is set to False")
+        super().activation_checkpointing_enable(chosen | {"use_reentrant": False}, every_n_layers, offload)
+
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As in transformers; the checkpoint also carries the code, a person's own residual connections included."""
         push = kwargs.pop("push_to_hub", False)
@@ -170,7 +181,7 @@ class ResformerModel(ResformerPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPast:
         """Hidden states ``[batch, time, hidden]`` after the last block and its norm.
@@ -182,7 +193,8 @@ class ResformerModel(ResformerPreTrainedModel):
                 not see the one before it.
             past_key_values: keys and values of earlier tokens.
             output_hidden_states: also return the stream after the embedding and after each block (before the
-                final norm, after it for the last), each ``[batch, time, hidden]``.
+                final norm, after it for the last), each ``[batch, time, hidden]``. Numbers: these only, the others are
+                None.
 
         Raises:
             ValueError: if not exactly one of ``input_ids`` and ``inputs_embeds`` is given, or if the sequence is
@@ -217,7 +229,8 @@ class ResformerModel(ResformerPreTrainedModel):
             h = h + self.embed_positions(position_ids)
 
         state: State = self.dropout(h)
-        streams = [state] if output_hidden_states else None
+        selected = selected_hidden_states(output_hidden_states)
+        streams: list[torch.Tensor | None] | None = [state] if output_hidden_states or selected else None
         first_values = None
         for block in self.layers:
             state, first_values = block(
@@ -233,6 +246,9 @@ class ResformerModel(ResformerPreTrainedModel):
         hidden_states = self.norm(state)
         if streams is not None:
             streams[-1] = hidden_states
+            if selected is not None:
+                kept = {index % len(streams) for index in selected if -len(streams) <= index < len(streams)}
+                streams = [stream if index in kept else None for index, stream in enumerate(streams)]
         return BaseModelOutputWithPast(
             last_hidden_state=hidden_states,
             past_key_values=past_key_values,

@@ -187,7 +187,7 @@ def ladder(study: SweepStudy) -> Figure:
         f"How it changes with {name}",
         "Best held-out loss, with the half width of the 95 % interval of the paired difference from the baseline; "
         "learning-rate sensitivity S (the smaller, the less the rate matters); the multiple of the "
-        "best rate up to which the median seed trains.",
+        "best rate, or the common rate, up to which the median seed trains.",
         empty="the grid has no numeric key with several values",
     )
     table = study.verdicts
@@ -199,7 +199,7 @@ def ladder(study: SweepStudy) -> Figure:
     axis = alt.Axis(values=sorted(set(table.depth)))
     x = alt.X("depth:Q", scale=alt.Scale(type="log", base=2, padding=14), title=name, axis=axis)
     for column, title in (("loss", "best held-out loss, nats per token"), ("S", "sensitivity S, nats"),
-                          ("trains_to", "trains to this multiple")):  # fmt: skip
+                          ("trains_to", "trains up to")):  # fmt: skip
         rows = table[["arm", "depth", "verdict"]].assign(value=table[column].astype(float))
         rows = rows.assign(low=rows.value - half, high=rows.value + half).dropna(subset=["value"])
         if rows.empty:

@@ -112,7 +112,7 @@ class SweepStudy(Study):
             "stability": stability.verdict if stability else row.role,
             "stability_reason": stability.reason if stability else "",
             "stability_p_adjusted": stability.p_adjusted if stability else None,
-            "bad_ends": ", ".join(f"{at.bad}/{at.n} at x{at.multiple:g}" for at in row.bad_ends),
+            "bad_ends": ", ".join(f"{at.bad}/{at.n} at {at.at}" for at in row.bad_ends),
             "any_bad_low": row.any_bad.low, "any_bad_high": row.any_bad.high,
             "verdict": loss.verdict if loss else row.role, "reason": loss.reason if loss else "",
             "runs": row.bad_ends[0].n, "failed": row.bad_ends[0].bad,

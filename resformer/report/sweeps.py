@@ -16,8 +16,9 @@ from .sweep import SweepStudy, read_sweep
 from .tables import Cell, Column, Row, Table, absent, cell, with_interval
 
 _RULE = (
-    "More or less stable: at the declared multiples of each arm's own best rate its seeds end badly (diverged, stuck "
-    "or degraded against their fellows) more or less often than the baseline's, by an exact permutation of seeds. "
+    "More or less stable: at the declared rates, common to all arms (or, where none are declared, at multiples of each "
+    "arm's own best rate), its seeds end badly (diverged, stuck or degraded against their fellows) more or less often "
+    "than the baseline's, by an exact permutation of seeds. "
     "Better or worse: the sound runs at the best rates differ in a paired t test, whoever seems to lose credited with "
     "what its tuning may have left. As stable, equivalent: the exact bounds, or two one-sided t tests, lie inside the "
     "declared margin. Each p is adjusted by Holm over every comparison that was declared and for the looks taken, and "
@@ -207,7 +208,7 @@ def verdict_table(study: SweepStudy) -> Table:
     columns = [
         _ARM, _POINT,
         Column("stability", f"against {study.baseline}, by the rule below"),
-        Column("bad ends", "of the reporting runs at multiples of the arm's best rate"),
+        Column("bad ends", "of the reporting runs: x1 is the arm's own best rate, other numbers are rates"),
         Column("verdict", f"of the loss, against {study.baseline}, by the rule below"),
         Column("why", print=False),
         Column("difference", "from the baseline, each at its own best rate, sound runs, paired by seed, 95 %, nats"),
@@ -240,7 +241,7 @@ def rate_table(study: SweepStudy) -> Table:
     columns = [
         _ARM, _POINT,
         Column("best rate", "vertex of a parabola through the tuning runs around the best rung, or that rung"),
-        Column("trains to", "multiple of the best rate up to which the median seed trains, with 95 % interval"),
+        Column("trains to", "multiple of the best rate, or common rate, up to which the median seed trains, 95 %"),
         Column("S", "learning-rate sensitivity, nats (Wortsman et al. 2023), on rates common to all"),
         Column("S, below", "its part from rates below the best", print=False),
         Column("S, above", "its part from rates above the best", print=False),

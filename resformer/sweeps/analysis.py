@@ -33,10 +33,10 @@ class Row:
         rates: the tuned ones, ascending.
         losses: clipped [rates, tuning seeds].
         loss: of the sound reporting runs at the best rate.
-        bad_ends: of the reporting runs, at each multiple of the best rate.
-        any_bad: chance that a seed ends badly at any multiple.
-        trains_to: highest multiple up to which the median reporting seed trains, with the 95 % interval of that median;
-            0 where it does not even at the best rate. The last multiple says "at least".
+        bad_ends: of the reporting runs, at each multiple of the best rate and at each common rate.
+        any_bad: chance that a seed ends badly at any of the rates at which stability is asked.
+        trains_to: highest of those (a multiple, or a common rate) up to which the median reporting seed trains, with
+            the 95 % interval of that median; 0 where it does not even at the first. The last says "at least".
         sensitivity: on the window common to all arms and points, on every seed that ran each of its rates.
         missing: reporting runs that are not there yet.
     """
@@ -160,18 +160,20 @@ def _losses(runs: Mapping[float, Seeds], rates: Sequence[float], seeds: Sequence
 def _row(
     arm: str, point: str, runs: Mapping[float, Seeds], best: Optimum, window: tuple[float, float] | None, rules: Rules
 ) -> Row:
-    multiples, seeds = rules.multiples_of(arm), rules.reporting_seeds
-    rates = reporting_rates(best, multiples)
+    multiples, common, seeds = rules.multiples_of(arm), rules.common_of(arm), rules.reporting_seeds
+    rates = [*reporting_rates(best, multiples), *common]
+    places = [*(f"x{multiple:g}" for multiple in multiples), *(f"{rate:g}" for rate in common)]
     reported = _reported(runs, rates, seeds)
+    asked = reported[len(multiples) :] if common else reported
     tuned_rates = _tuned_rates(runs, rules)
     losses, initial = _losses(runs, tuned_rates, rules.tuning_seeds)
-    whole = [seed for seed in seeds if all(seed in at for at in reported)]
+    whole = [seed for seed in seeds if all(seed in at for at in asked)]
     return Row(
         arm, point, _role(arm, rules), tuned_rates, clip_losses(losses, initial), best,
         t_estimate([run.val_loss for run in reported[0].values() if not ended_badly(run)]),
-        [bad_ends(m, rate, at.values()) for m, rate, at in zip(multiples, rates, reported, strict=True)],
-        bad_seeds([sum(ended_badly(at[seed]) for at in reported) for seed in whole]),
-        _trains_to([[at[seed] for at in reported] for seed in whole], multiples, best.loss + rules.delta),
+        [bad_ends(place, rate, at.values()) for place, rate, at in zip(places, rates, reported, strict=True)],
+        bad_seeds([sum(ended_badly(at[seed]) for at in asked) for seed in whole]),
+        _trains_to([[at[seed] for at in asked] for seed in whole], common or multiples, best.loss + rules.delta),
         _sensitivity(runs, tuned_rates, window, rules),
         sum(len(seeds) - len(at) for at in reported),
     )  # fmt: skip
@@ -185,10 +187,8 @@ def _role(arm: str, rules: Rules) -> str:
     return roles.get(arm, "arm")
 
 
-def _trains_to(
-    seeds: Sequence[Sequence[Result]], multiples: Sequence[float], limit: float
-) -> tuple[float, float, float]:
-    """Median over ``seeds`` of the highest multiple up to which all runs are sound and end below ``limit``, with the
+def _trains_to(seeds: Sequence[Sequence[Result]], places: Sequence[float], limit: float) -> tuple[float, float, float]:
+    """Median over ``seeds`` of the highest place up to which all runs are sound and end below ``limit``, with the
     interval from order statistics; nan where there are no seeds, and from 0 where there are too few for an interval."""
     if not seeds:
         return (NAN,) * 3
@@ -196,12 +196,12 @@ def _trains_to(
     for runs in seeds:
         good = [not ended_badly(run) and run.val_loss <= limit for run in runs]
         steps = int(np.cumprod(good).sum())
-        reached.append(multiples[steps - 1] if steps else 0.0)
+        reached.append(places[steps - 1] if steps else 0.0)
     ordered, n = sorted(reached), len(reached)
     below = 0  # order statistics below-th and (n + 1 - below)-th
     while below + 1 <= n / 2 and 2 * float(special.bdtr(below, n, 0.5)) <= 0.05:
         below += 1
-    low, high = (ordered[below - 1], ordered[n - below]) if below else (0.0, float(multiples[-1]))
+    low, high = (ordered[below - 1], ordered[n - below]) if below else (0.0, float(places[-1]))
     return ordered[(n - 1) // 2], low, high
 
 
@@ -230,9 +230,11 @@ class _Comparing:
     def update(self, comparison: Comparison, arm: str, point: str, n: int) -> bool:
         """Write what the first ``n`` seeds say into the comparison; False, and nothing written, if runs are missing."""
         theirs = self.rules.equal_time[arm, point] if comparison.quantity == "equal_time" else self.rules.baseline
-        multiples = self.rules.multiples_of(arm) if comparison.quantity == "stability" else self.rules.multiples[:1]
-        seeds = self.rules.reporting_seeds[:n]
-        both = [self._at(name, point, multiples, seeds) for name in (arm, theirs)]
+        seeds, common = self.rules.reporting_seeds[:n], self.rules.common_of(arm)
+        multiples = self.rules.multiples_of(arm)
+        if comparison.quantity != "stability":
+            multiples, common = self.rules.multiples[:1], ()
+        both = [self._at(name, point, multiples, common, seeds) for name in (arm, theirs)]
         missing = sum(len(seeds) - len(at) for rates in both for at in rates)
         if missing or len(seeds) < n:
             comparison.missing = missing
@@ -240,16 +242,20 @@ class _Comparing:
         comparison.missing = 0
         if comparison.quantity == "stability":
             missed = [self.optima[name, point].off for name in (arm, theirs)]
-            off = math.hypot(*missed) if all(missed) else 0.0  # to one that trains at no rate no rate is the wrong one
-            self._stability(comparison, both[0], both[1], off)
+            # At common rates nothing was tuned; and to one that trains at no rate no rate is the wrong one.
+            off = math.hypot(*missed) if all(missed) and not common else 0.0
+            self._stability(comparison, both[0], both[1], common or multiples, off)
         else:
             self._loss(comparison, both[0][0], both[1][0], *(self._regret(name, point) for name in (arm, theirs)))
         return True
 
-    def _at(self, arm: str, point: str, multiples: Sequence[float], seeds: Sequence[int]) -> list[Seeds]:
+    def _at(
+        self, arm: str, point: str, multiples: Sequence[float], common: Sequence[float], seeds: Sequence[int]
+    ) -> list[Seeds]:
+        """Runs by seed, at each common rate if there are any, else at each multiple of the best rate."""
         if (arm, point) not in self.optima:
-            return [{} for _ in multiples]
-        rates = reporting_rates(self.optima[arm, point], multiples)
+            return [{} for _ in common or multiples]
+        rates = common or reporting_rates(self.optima[arm, point], multiples)
         return _reported(self.runs.get((arm, point), {}), rates, seeds)
 
     def _regret(self, arm: str, point: str) -> float:
@@ -263,12 +269,14 @@ class _Comparing:
         c.difference, c.low, c.high, c.sd, c.seeds = found.difference, found.low, found.high, found.sd, found.pairs
         c.p, c.equivalence_p, c.allowance = found.p, found.equivalence_p, found.allowance
 
-    def _stability(self, c: Comparison, ours: Sequence[Seeds], theirs: Sequence[Seeds], off: float) -> None:
+    def _stability(
+        self, c: Comparison, ours: Sequence[Seeds], theirs: Sequence[Seeds], places: Sequence[float], off: float
+    ) -> None:
         ends = [np.array([[ended_badly(run) for run in at.values()] for at in arm]) for arm in (ours, theirs)]
         bad, n = [int(arm.any(0).sum()) for arm in ends], [arm.shape[1] for arm in ends]
         c.difference, c.seeds = bad[0] / n[0] - bad[1] / n[1], n[0]
         c.low, c.high = difference_bounds(bad, n)
-        c.p = stability_p(ends[0], ends[1], self.rules.multiples[: len(ours)], off)
+        c.p = stability_p(ends[0], ends[1], places, off)
         c.equivalence_p = equivalence_p(bad, n, self.rules.stability_margin)
 
 

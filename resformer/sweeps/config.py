@@ -23,7 +23,11 @@ class LearningRates:
     extend_by: int = 2
     """Rates that may be added at each point, for all its arms alike, while the best of some arm lies at the edge."""
     multiples: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0])
-    """Of the best rate, at which the reporting seeds run: how often runs end badly there is what stability means."""
+    """Of the best rate, at which the reporting seeds run; without common rates, bad ends are compared there, which
+    answers little where an arm fails close above a best rate that is known to half a rung only."""
+    common: list[float] = field(default_factory=list)
+    """Rates at which the reporting seeds of every arm run as well: bad ends are then compared at these, the same for
+    all arms, and no verdict on stability rests on tuning."""
 
 
 @dataclass
@@ -39,7 +43,8 @@ class Seeds:
     chance of a false verdict is spent over them, and an arm of which all is said runs no more seeds. By default there
     is one look, at all of them."""
     reporting_rates: Literal["optimum", "all"] = "optimum"
-    """Where the reporting seeds run: at the multiples of the arm's best rate, or at every rate of the grid as well."""
+    """Where the reporting seeds run: at the multiples of the arm's best rate and the common rates, or at every rate of
+    the grid as well."""
 
 
 @dataclass
@@ -139,6 +144,14 @@ class SweepConfig:
         multiples = self.learning_rates.multiples
         if not multiples or multiples[0] != 1 or sorted(set(multiples)) != multiples:
             raise ValueError(f"learning_rates.multiples: {multiples} must begin with 1 and ascend, as [1, 2, 4]")
+        common = self.learning_rates.common
+        if sorted(set(common)) != common or min(common, default=1) <= 0:
+            raise ValueError(f"learning_rates.common: {common} must be rates above 0 that ascend, as [0.01, 0.03]")
+        if common and len(multiples) > 1:
+            raise ValueError(
+                "learning_rates.common: bad ends are compared at common rates or at multiples of each arm's best rate; "
+                "say multiples: [1], or no common rates"
+            )
         rates = self.learning_rates.grid
         if not rates or min(rates) <= 0 or len(set(rates)) < len(rates):
             raise ValueError(f"learning_rates.grid: {rates} must be different rates above 0")

@@ -56,10 +56,11 @@ def ended_badly(result: Result) -> bool:
 
 @dataclass(frozen=True)
 class BadEnds:
-    """How often the reporting runs of an arm ended badly at one ``multiple`` of its best rate, with the exact 95 %
-    interval of the chance, and in which end states they are. A ``multiple`` of 0: at any of them, by seed."""
+    """How often the reporting runs of an arm ended badly at one rate, or by seed at any of several, with the exact 95 %
+    interval of the chance, and in which end states they are. ``at`` says where in a table's words: ``x2`` is twice the
+    arm's best rate."""
 
-    multiple: float
+    at: str
     rate: float
     bad: int
     n: int
@@ -68,17 +69,17 @@ class BadEnds:
     end_states: dict[str, int]
 
 
-def bad_ends(multiple: float, rate: float, runs: Iterable[Result]) -> BadEnds:
+def bad_ends(at: str, rate: float, runs: Iterable[Result]) -> BadEnds:
     runs = list(runs)
     states: dict[str, int] = {}
     for run in runs:
         states[run.end_state] = states.get(run.end_state, 0) + 1
     bad = sum(ended_badly(run) for run in runs)
-    return BadEnds(multiple, rate, bad, len(runs), *clopper_pearson(bad, len(runs)), states)
+    return BadEnds(at, rate, bad, len(runs), *clopper_pearson(bad, len(runs)), states)
 
 
 def bad_seeds(totals: ArrayLike) -> BadEnds:
-    """Of seeds whose ``totals`` [seeds] of bad ends over all multiples are given: how many had any."""
+    """Of seeds whose ``totals`` [seeds] of bad ends over all rates are given: how many had any."""
     counts = np.asarray(totals, int)
     bad = int((counts > 0).sum())
-    return BadEnds(0.0, NAN, bad, len(counts), *clopper_pearson(bad, len(counts)), {})
+    return BadEnds("any", NAN, bad, len(counts), *clopper_pearson(bad, len(counts)), {})

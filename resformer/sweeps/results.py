@@ -67,6 +67,8 @@ class Rules(Statistics):
     """The baseline with a few per cent fewer steps: shows what a small difference looks like."""
     multiples: Sequence[float] = (1.0, 2.0, 4.0)
     """Of the best rate, at which the reporting seeds run; the first is 1."""
+    common: Sequence[float] = ()
+    """Rates at which the reporting seeds of all arms run as well. Where there are any, stability is asked there."""
     looks: Sequence[int] = ()
     """Numbers of reporting seeds at which verdicts are given, ascending; by default all of them, once."""
     declared_looks: int | None = None
@@ -100,7 +102,12 @@ class Rules(Statistics):
         beside = {self.baseline, *self.controls, *self.equal_time.values()}
         return [arm for arm in self.arms if arm not in beside]
 
-    def multiples_of(self, arm: str) -> Sequence[float]:
+    def at_best_only(self, arm: str) -> bool:
         """Two of the controls answer at the best rate alone."""
-        at_best_only = arm in (self.positive_control, self.sensitivity_control)
-        return self.multiples[:1] if at_best_only else self.multiples
+        return arm in (self.positive_control, self.sensitivity_control)
+
+    def multiples_of(self, arm: str) -> Sequence[float]:
+        return self.multiples[:1] if self.at_best_only(arm) else self.multiples
+
+    def common_of(self, arm: str) -> Sequence[float]:
+        return () if self.at_best_only(arm) else self.common

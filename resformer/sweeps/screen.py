@@ -90,7 +90,7 @@ def print_end(state: State) -> None:
         stability, loss = row.stability_comparison, row.loss_comparison
         table.add_row(
             row.arm, row.point, _said(stability) or row.role,
-            ", ".join(f"{at.bad}/{at.n} at x{at.multiple:g}" for at in row.bad_ends),
+            ", ".join(f"{at.bad}/{at.n} at {at.at}" for at in row.bad_ends),
             f"{row.loss.mean:.4f}" if row.loss.n else "", _difference(loss) if loss else "", _said(loss),
             f"{row.optimum.rate:g}{'' if row.optimum.interior else ', at the edge of the grid'}",
         )  # fmt: skip

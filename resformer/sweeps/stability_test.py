@@ -50,7 +50,8 @@ def _tail(pooled: tuple[tuple[int, int], ...], size: int, observed: int) -> floa
 
 
 def stability_p(ours: ArrayLike, theirs: ArrayLike, multiples: Sequence[float], off: float) -> float:
-    """Two-sided p that an arm and the baseline end badly equally often, each at multiples of its own best rate.
+    """Two-sided p that an arm and the baseline end badly equally often, at common rates or each at multiples of its own
+    best rate.
 
     Best rates are known within ``off`` decades, and where runs begin to fail within less, equal arms differ truly. So
     beyond a tenth of a decade whoever seems less stable is compared at its lower multiples with the other at so many
@@ -58,8 +59,8 @@ def stability_p(ours: ArrayLike, theirs: ArrayLike, multiples: Sequence[float], 
 
     Args:
         ours, theirs: [multiples, seeds] of bool, bad ends.
-        multiples: ascending.
-        off: of the difference of the two best rates, in decades.
+        multiples: ascending; or the common rates.
+        off: of the difference of the two best rates, in decades; 0 at common rates, where nothing was tuned.
     """
     a, b = np.asarray(ours, int), np.asarray(theirs, int)
     logs = np.log10(np.asarray(multiples, float))

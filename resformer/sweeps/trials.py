@@ -106,6 +106,7 @@ class Sweep:
             positive_control_points=[p for p in self.points if self._matches(controls.positive_control_at, "", p)],
             sensitivity_control=controls.sensitivity_control,
             multiples=self.config.learning_rates.multiples,
+            common=self.config.learning_rates.common,
             looks=seeds.looks,
             **vars(self.config.statistics),
         )

@@ -14,8 +14,8 @@ def wanted(sweep: Sweep, results: Iterable[Result], given_up: Collection[Trial] 
 
     At each point every arm is tuned over the same rates. While the best rate of an arm that trains at all lies at the
     edge, the grid grows there for every arm of the point, within ``learning_rates.extend_by``. Once it stands still,
-    reporting seeds run at multiples of the arm's best rate, look by look: after each, an arm of which everything is
-    said (and that is no control) runs no more seeds. Nothing else is ever pruned.
+    reporting seeds run at multiples of the arm's best rate and at the common rates, look by look: after each, an arm of
+    which everything is said (and that is no control) runs no more seeds. Nothing else is ever pruned.
 
     Args:
         given_up: trials that failed for reasons outside the run as often as is allowed; their arm is not waited for.
@@ -33,7 +33,8 @@ def wanted(sweep: Sweep, results: Iterable[Result], given_up: Collection[Trial] 
         for arm in arms:
             if arm in best or grid:
                 its = curves.reporting_rates(best[arm], rules.multiples_of(arm)) if arm in best else []
-                reporting[arm, point] = sorted({*its, *grid})
+                common = rules.common_of(arm) if arm in best else ()
+                reporting[arm, point] = sorted({*its, *common, *grid})
     return tuning + _look_by_look(rules, reporting, results, done)
 
 
@@ -66,7 +67,7 @@ def bounds(sweep: Sweep) -> tuple[int, int]:
             few, many = few + arms * rates * reporting, many + arms * most * reporting
         few, many = few + arms * rates * tuning, many + arms * most * tuning
         for arm in sweep.arms_at(point):
-            at = len(rules.multiples_of(arm))
+            at = len(rules.multiples_of(arm)) + len(rules.common_of(arm))
             few += at * (rules.all_looks[0] if arm in rules.compared else reporting)
             many += at * reporting
     return few, many

@@ -48,3 +48,25 @@ def test_gradients_reach_hidden_states_and_attentions(residual):
     found.logits.flatten()[0].backward(retain_graph=True)
     assert found.hidden_states[0].grad.abs().sum() > 0
     assert found.attentions[0].grad is not None
+
+
+@KINDS
+def test_chosen_hidden_states_alone_are_kept(residual):
+    model, ids = build(residual), tokens()
+    whole = model(input_ids=ids, output_hidden_states=True).hidden_states
+    for asked, kept in ((0, {0}), ([1, -1, 99], {1, 4}), ([-2], {3})):
+        found = model(input_ids=ids, output_hidden_states=asked).hidden_states
+        assert {index for index, state in enumerate(found) if state is not None} == kept
+        assert all(torch.equal(found[index], whole[index]) for index in kept)
+
+
+@KINDS
+def test_checkpointing_asked_to_be_reentrant_loses_no_gradient(residual):
+    model, ids = build(residual).train(), tokens()
+    model(input_ids=ids, labels=ids).loss.backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    model.activation_checkpointing_enable({"use_reentrant": True})
+    model(input_ids=ids, labels=ids).loss.backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name], rtol=0, atol=1e-12 if p.dtype == torch.float64 else 1e-7)

@@ -125,7 +125,8 @@ def simulate(scenario: Scenario, seed: int) -> tuple[list[Result], Rules]:
         shared = scenario.paired * draw.standard_normal(scenario.tuning + scenario.seeds)
         for arm, truth in scenario.truths().items():
             tuned = losses(truth, grid, tuning, shared, draw)
-            at = np.array(reporting_rates(optimum(grid, tuned, INITIAL, rules.delta), rules.multiples_of(arm)))
+            its = reporting_rates(optimum(grid, tuned, INITIAL, rules.delta), rules.multiples_of(arm))
+            at = np.array(sorted({*its, *rules.common_of(arm)}))
             blocks = [(grid, tuned, rules.tuning_seeds)]
             blocks.append((at, losses(truth, at, reporting, shared, draw), rules.reporting_seeds))
             for rates, values, seeds in blocks:
@@ -201,12 +202,20 @@ def _off_grid(number: int, **changes: float) -> dict[str, Truth]:
     return {"base": Truth(**changes), **{f"a{k}": Truth(optimum=float(x), **changes) for k, x in enumerate(places)}}
 
 
+def _cliffs(number: int) -> dict[str, Truth]:
+    """Arms whose best rates lie off the grid and that all begin to fail at one rate, 0.02."""
+    fail_at = float(np.log10(0.02))
+    return {name: replace(truth, cliff=fail_at - truth.optimum) for name, truth in _off_grid(number).items()}
+
+
 def _equal(number: int, **changes) -> dict[str, Truth]:
     return {"base": Truth(**changes), **{f"a{k}": Truth(**changes) for k in range(number)}}
 
 
 GPU = _off_grid(6, sd=0.003, curvature=0.2)
 LOSS_ONLY = frozenset({"better", "worse"})
+EVERYTHING = frozenset({"better", "worse", "more stable", "less stable"})
+COMMON = {"multiples": (1.0,), "common": (1e-2, 3e-2)}
 NULLS = [
     *(Scenario(f"optima on the grid, {n} seeds", _equal(6), n, points=2) for n in (3, 4, 8, 16)),
     *(Scenario(f"optima off the grid, {n} seeds", _off_grid(6), n, points=2) for n in (4, 8, 16, 30)),
@@ -243,6 +252,15 @@ NULLS = [
     Scenario("a sharp cliff at twice the best rate", _off_grid(6, cliff=0.30, width=0.02), 8),
     Scenario("curves three times as steep above the optimum", _off_grid(6, lopsided=3.0), 16),
     Scenario("seeds fail at all high rates together", _equal(6, seed_failures=0.3), 8),
+    *(
+        Scenario(f"{name}, stability at common rates", arms, n, extra=COMMON, false=false)
+        for name, arms, n, false in (
+            ("equal cliffs, optima off the grid, 8 seeds", _cliffs(6), 8, EVERYTHING),
+            ("equal cliffs, optima off the grid, 16 seeds", _cliffs(6), 16, EVERYTHING),
+            ("every arm fails in 30 % of its runs, 8 seeds", _equal(6, failures=0.3), 8, EVERYTHING),
+            ("seeds fail at all high rates together", _equal(6, seed_failures=0.3), 8, EVERYTHING),
+        )
+    ),
     Scenario("looks at 4, 6 and 8 seeds, then at 10 and 12", _off_grid(6), 12, looks=(4, 6, 8, 10, 12),
              extra={"declared_looks": 3}),
 ]  # fmt: skip
@@ -258,6 +276,10 @@ ALTERNATIVES = [
     Scenario("an arm fails in 60 % of its runs", _equal(3) | {"a0": Truth(failures=0.6)}, wanted=("a0", "less stable")),
     Scenario("a cliff at twice an arm's best rate", _equal(3) | {"a0": Truth(cliff=0.3)},
              wanted=("a0", "less stable")),
+    Scenario("a cliff at twice an arm's best rate, stability at common rates", _equal(3) | {"a0": Truth(cliff=0.3)},
+             wanted=("a0", "less stable"), extra=COMMON),
+    Scenario("half of the runs fail at 0.03, stability at common rates", _equal(3) | {"a0": Truth(cliff=0.48)},
+             wanted=("a0", "less stable"), extra=COMMON),
     Scenario("equal arms, sd 0.003", _equal(3, sd=0.003), paired=0.002, wanted=("a0", "equivalent")),
 ]  # fmt: skip
 

@@ -100,7 +100,7 @@ def test_a_graded_control_shows_what_a_small_difference_looks_like():
     assert row.role == "sensitivity_control"
     assert row.loss_comparison.verdict == "worse"
     assert row.loss_comparison.low < 0.05 < row.loss_comparison.high
-    assert [at.multiple for at in row.bad_ends] == [1.0]
+    assert [at.at for at in row.bad_ends] == ["x1"]
 
 
 def test_tuned_at_the_edge_an_arm_may_be_better_and_never_worse():
@@ -216,3 +216,20 @@ def test_what_is_true_is_found(scenario):
     assert found.interval(found.false)[1] < 0.065
     if "0.10 nat" in scenario.name:
         assert found.power / found.sweeps >= 0.8
+
+
+def test_at_common_rates_stability_rests_on_no_tuning():
+    """An arm that fails at 0.03 and a baseline that does not, whose best rates are known to half a rung only."""
+    rates = tuple(10**x for x in (-3.0, -2.5, -2.0, -1.5))
+    arms = {"base": Truth(optimum=-2.3), "a": Truth(optimum=-1.95, cliff=0.2)}
+    at_multiples = Scenario("", arms, rates=rates)
+    assert said(one(at_multiples))["a", "L=0", "stability"] == "unresolved"
+    analysis = one(replace(at_multiples, extra={"multiples": (1.0,), "common": (1e-2, 3e-2)}))
+    row = analysis.row("a", "L=0")
+    assert row.stability_comparison.verdict == "less stable"
+    assert [at.at for at in row.bad_ends] == ["x1", "0.01", "0.03"]
+    assert row.any_bad.bad >= row.bad_ends[2].bad >= 6
+    assert row.trains_to[0] == 0.01
+    assert [at.at for at in analysis.row("broken", "L=0").bad_ends] == ["x1"]
+    at_multiples = said(one(replace(at_multiples, arms=arms | {"a": Truth(optimum=-1.95)})))
+    assert at_multiples["a", "L=0", "stability"] != "less stable"

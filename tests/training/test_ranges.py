@@ -16,6 +16,7 @@ from resformer.keys import flat
 from resformer.training import RunConfig, parse_arguments
 from resformer.training.config import ModelOptions, OptimizerConfig, ScheduleConfig, TrainConfig, run_config
 from resformer.training.optimizers import build_optimizers, lr_factor
+from resformer.training.setup import micro_batch_size
 
 GROUPS = (RunConfig, ModelOptions, DataConfig, OptimizerConfig, ScheduleConfig, TrainConfig, ResformerConfig)
 KEYS = sorted({*flat(RunConfig().as_dict()), "model.rope_parameters", "data"} - {"model.residual"})
@@ -107,3 +108,10 @@ def test_a_short_run_warms_up_within_its_steps_unless_told_otherwise():
     constant = ["--schedule.name", "constant", "--train.max_steps", "8"]  # it can go on
     assert parse_arguments(constant).schedule.warmup_steps == 30
     assert parse_arguments([*constant, "--schedule.warmup_steps", "9"]).schedule.warmup_steps == 9
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    config = parse_arguments(["--train.batch_size", "7", "--train.micro_batch_size", "2"])
+    with pytest.raises(ValueError, match=r"train\.batch_size 7 does not divide into micro batches of 2 on 1"):
+        micro_batch_size(config, types.SimpleNamespace(num_processes=1))
+    assert micro_batch_size(parse_arguments(["--train.batch_size", "6"]), types.SimpleNamespace(num_processes=2)) == 3

@@ -94,6 +94,7 @@ def test_a_diverging_run_keeps_its_history_up_to_the_last_step(train):
     assert "It diverged from step" in (train.folder / "exploding" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_curvature_probe_takes_the_optimiser_s_own_second_moments(train, recorded):
     assert open_target(str(train.folder / "recorded")).second_moments() is None  # Muon moves its matrices
     result = train("of-adamw", *FLAGS, "--optimizer.name", "adamw")

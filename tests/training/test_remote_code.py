@@ -112,6 +112,7 @@ def test_a_class_of_ones_own_loads_where_it_is_not_installed(tmp_path, own_class
     load_elsewhere(tmp_path, [save(tmp_path / "own", pattern)])
 
 
+@pytest.mark.slow
 def test_a_class_of_ones_own_trains_resumes_and_travels(train, own_class, tmp_path):
     flags = ["--model.residual", f"{own_class}(start=0.3)*1,pre*rest"]
     whole = train("own", *flags)

@@ -2,10 +2,7 @@
 
 import json
 import shutil
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -87,7 +84,7 @@ def test_another_precision_is_refused(train, finished):
         assert sum(line.startswith("error: ") and words in line for line in result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["muon", pytest.param("adamw", marks=pytest.mark.slow)])
 def test_killed_and_resumed_equals_never_killed(train, finished, optimizer):
     whole, parts = ("finished", "resumed") if optimizer == "muon" else ("whole-adamw", "resumed-adamw")
     flags = (*MIXED, "--train.micro_batch_size", "4", "--optimizer.name", optimizer)
@@ -115,23 +112,6 @@ def test_two_processes_equal_one_with_accumulation(train):
         assert a == pytest.approx(b, rel=1e-6)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_interrupted_it_saves_and_says_so(train, number, code):
-    run = f"interrupted-{code}"
-    command = train.command(run, "--train.max_steps", "100000", "--train.save_every", "100000")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=train.environment)
-    metrics = train.folder / run / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(number)
-    process.communicate(timeout=60)
-    assert process.returncode == code
-    assert train.summary(run)["status"] == "interrupted"
-    step = train.summary(run)["step"]
-    assert (train.folder / run / "checkpoints" / f"step-{step:08d}" / "model.safetensors").exists()
-
-
 def test_divergence_stops_with_everything_saved(train):
     result = train(
         "diverged", "--optimizer.name", "sgd", "--optimizer.learning_rate", "1e6", "--optimizer.max_grad_norm", "0"
@@ -149,9 +129,7 @@ def test_refusals_are_one_line_exit_two_and_touch_nothing(train, finished):
     before = {p: p.stat().st_mtime_ns for p in (train.folder / "finished").rglob("*") if p.is_file()}
     for flags, named in (
         ((*MIXED, "--train.micro_batch_size", "4", "--seed", "1"), "seed"),
-        (("--model.residual", "post", "--model.hidden_dropout", "0.1"), "model.residual"),
         ((*MIXED, "--data.source", "nowhere.txt"), "nowhere.txt"),
-        ((*MIXED, "--train.batch_size", "7", "--train.micro_batch_size", "2"), "train.batch_size"),
         ((*MIXED, "--data.tokenizer", "./no-such-tokenizer"), "no-such-tokenizer"),
     ):
         result = train("finished", *flags)
@@ -186,11 +164,11 @@ def test_a_tracker_that_is_not_there_is_one_line(train):
     assert "tensorbored" in result.stderr
 
 
-def test_the_precision_of_the_launch_is_kept(train):
+def test_the_precision_of_the_launch_is_kept(train, finished):
     launcher = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--mixed_precision")
-    for precision in ("no", "bf16"):
-        assert f"precision {precision}" in train(precision, launcher=(*launcher, precision)).stdout
-    assert f"precision {default_precision()}" in train("unsaid", launcher=launcher[:-1]).stdout
+    other = "no" if default_precision() == "bf16" else "bf16"
+    assert f"precision {other}" in train("other", launcher=(*launcher, other)).stdout
+    assert f"precision {default_precision()}" in finished.stdout
 
 
 @pytest.mark.parametrize(("able", "expected"), [({"avx2": True}, "no"), ({"avx512_bf16": True}, "bf16"),
