@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from .model import ResformerConfig, ResformerForCausalLM, Residual
 from .model.residual_custom import CUSTOM
+from .stability.seam import connections
 
 VOCABULARY = 29
 SHAPE: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -70,10 +71,6 @@ class Subject:
             else:
                 found.append(stack)
         return found
-
-
-def connections(model: ResformerForCausalLM) -> list[Residual]:
-    return [residual for block in model.model.layers for residual in block.residuals]
 
 
 def starts(subject: Subject) -> None:

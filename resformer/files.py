@@ -68,6 +68,12 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return found
 
 
+def read_whole_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of a .jsonl that may be under way: its last line may be half written, and is left out then."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
 def null_where_not_finite(values: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no NaN and no infinity: null stands for both."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -25,6 +25,12 @@ _HERE = Path(__file__).parent
 RECIPES = next(folder for folder in (_HERE / "recipes", _HERE.parent / "recipes") if (folder / "train.py").exists())
 """The programs: inside the package where it is installed, beside it in a clone."""
 
+
+def command_of(program: str) -> str:
+    """What a person types for one of the programs: in a clone it is a file, from an installed package it is not."""
+    return f"python recipes/{program}.py" if RECIPES.parent != _HERE else f"python -m resformer {program}"
+
+
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 

@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .files import read_yaml
+from .files import read_whole_lines, read_yaml
 from .keys import flat, full_names
 from .programs import INTERRUPTED, apart
 from .training import RunConfig, Trainer, read_config, run_config
@@ -56,8 +56,7 @@ class Run:
         """One row for each logged step: ``step``, ``tokens``, ``loss`` and ``val_loss`` in nats per token, ...; empty
         before the first."""
         file = self.folder / "metrics.jsonl"
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        rows = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half written
+        rows = read_whole_lines(file) if file.exists() else []
         return pd.DataFrame(rows, columns=None if rows else ["step", "tokens"])
 
     @property

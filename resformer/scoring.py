@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import lzma
 import math
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,9 @@ from .data.sources import open_source
 from .probing import opened_target
 from .programs import is_watched
 from .run import Run
+from .stability.metrics import metric
 from .training import read_config
+from .training.evaluation import compressors_bits_per_byte
 
 BATCH = 8
 """Windows of one forward pass."""
@@ -54,8 +54,8 @@ def evaluate(
         raise ValueError("there is no text to evaluate on; give another source")
     text = "".join(windows).encode()
     rows = [_row(target, windows, len(text)) for target in targets]
-    for name, size in (("zlib -9", len(zlib.compress(text, 9))), ("lzma", len(lzma.compress(text)))):
-        rows.append({"model": name, "bits_per_byte": 8 * size / len(text), "bytes": len(text)})
+    for name, bits in compressors_bits_per_byte(text).items():
+        rows.append({"model": metric(name).title, "bits_per_byte": bits, "bytes": len(text)})
     return pd.DataFrame(rows).astype({"tokens": "Int64", "unknown_tokens": "Int64"})
 
 
@@ -101,7 +101,8 @@ def _row(target: Any, windows: Sequence[str], size: int) -> dict[str, Any]:
         if longest - 1 > getattr(model.config, "max_position_embeddings", math.inf):
             raise ValueError(
                 f"{opened.name}: a window of {len(part[0])} characters has {longest - 1} tokens, and the model "
-                f"{model.config.max_position_embeddings} positions; give a smaller window"
+                f"{model.config.max_position_embeddings} positions; give a smaller window, for example "
+                f"{max(1, len(part[0]) * (model.config.max_position_embeddings - 1) // longest)}"
             )
         padded = torch.tensor([one + [-100] * (longest - len(one)) for one in ids], device=device)
         inputs, labels = padded[:, :-1].clamp(min=0), padded[:, 1:]

@@ -9,6 +9,14 @@ BARE = {"norm": "layernorm", "gated_mlp": False, "hidden_act": "relu"}
 """The block of the papers of 2015 to 2020: LayerNorm where there is one, a ReLU between two matrices."""
 ALONE = "attention alone"
 
+DEEPNORM_FLAT = Criterion("DeepNorm, 100 over 6 blocks: update", Over(
+    At("accumulated_update", "deepnorm", 100), At("accumulated_update", "deepnorm", 6)), high=2)  # fmt: skip
+POST_LN_GROWS = Criterion("Post-LN, 100 over 6 blocks: update", Over(
+    At("accumulated_update", "post", 100), At("accumulated_update", "post", 6)), low=2)  # fmt: skip
+AFTER_ONE_STEP = Plot(
+    "accumulated_update", "after one step of gradient descent", "RMS of the change of the final states"
+)
+
 CLAIMS = (
     Claim(
         name="vanishing-gradients",
@@ -106,12 +114,7 @@ CLAIMS = (
              "of the change of the final states at 100 blocks over that at 6",
         study=Initial({"post": "post", "deepnorm": "deepnorm"}, (6, 12, 100), FirstSteps(2, 1e-3), seeds=3,
                       model={**BARE, "intermediate_size": 128}, seconds=10),
-        criteria=(
-            Criterion("DeepNorm, 100 over 6 blocks: update", Over(At("accumulated_update", "deepnorm", 100),
-                      At("accumulated_update", "deepnorm", 6)), high=2),
-            Criterion("Post-LN, 100 over 6 blocks: update", Over(At("accumulated_update", "post", 100),
-                      At("accumulated_update", "post", 6)), low=2),
-        ),
+        criteria=(DEEPNORM_FLAT, POST_LN_GROWS),
         plots=(Plot("accumulated_update", "after two steps of Adam", "RMS of the change of the final states"),),
         sees="How far two steps of the optimiser move what the model says, by depth.",
         shows_not="Not shown: what follows from a large first update, and a normalised output bounds how far it can "
@@ -130,14 +133,8 @@ CLAIMS = (
              "of the final states at 100 blocks over that at 6",
         study=Initial({"post": "post", "deepnorm": "deepnorm"}, (6, 12, 100), FirstSteps(1, 0.1, "SGD"), seeds=3,
                       model={**BARE, "intermediate_size": 128}, seconds=8),
-        criteria=(
-            Criterion("DeepNorm, 100 over 6 blocks: update", Over(At("accumulated_update", "deepnorm", 100),
-                      At("accumulated_update", "deepnorm", 6)), high=2),
-            Criterion("Post-LN, 100 over 6 blocks: update", Over(At("accumulated_update", "post", 100),
-                      At("accumulated_update", "post", 6)), low=2),
-        ),
-        plots=(Plot("accumulated_update", "after one step of gradient descent",
-                    "RMS of the change of the final states"),),
+        criteria=(DEEPNORM_FLAT, POST_LN_GROWS),
+        plots=(AFTER_ONE_STEP,),
         sees="The same question with the optimiser that the theorem is about.",
         shows_not="Not shown: Adam, with which these models are trained (see deepnorm-update).",
         settles="deepnorm-update-matrices: the theorem leaves out the norms' gains, of which there are two for each "
@@ -153,12 +150,8 @@ CLAIMS = (
         ours="as deepnorm-update-sgd, with the norms' gains and biases held",
         study=Initial({"post": "post", "deepnorm": "deepnorm"}, (6, 12, 100), FirstSteps(1, 0.1, "SGD", gains=False),
                       seeds=3, model={**BARE, "intermediate_size": 128}, seconds=8),
-        criteria=(
-            Criterion("DeepNorm, 100 over 6 blocks: update", Over(At("accumulated_update", "deepnorm", 100),
-                      At("accumulated_update", "deepnorm", 6)), high=2),
-        ),
-        plots=(Plot("accumulated_update", "after one step of gradient descent",
-                    "RMS of the change of the final states"),),
+        criteria=(DEEPNORM_FLAT,),
+        plots=(AFTER_ONE_STEP,),
         sees="The same step with the norms' gains held: what of the growth was theirs.",
         shows_not="Not shown: training, in which gains do move.",
         settles="a step whose gains have a rate of 1/L",

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 
-from ..sweeps.inference import Estimate, clopper_pearson, t_estimate
-from ..sweeps.stability_test import difference_bounds
+from ..sweeps.inference import NAN, Estimate, clopper_pearson, t_estimate
 
 COLUMNS = ["arm", "x", "seed", "layer", "metric", "value"]
 SMALLEST = 1e-45
@@ -126,7 +125,7 @@ class Spread(Term):
         data = self.values(table).to_numpy(float)
         sd, df, tail = float(np.std(data, ddof=1)), len(data) - 1, (1 - confidence) / 2
         low, high = (sd * float(np.sqrt(df / chi2.ppf(q, df))) for q in (1 - tail, tail))
-        return Estimate(sd, low, high, sd, float("nan"), len(data))
+        return Estimate(sd, low, high, sd, NAN, len(data))
 
 
 @dataclass(frozen=True)
@@ -144,24 +143,7 @@ class Chance(Term):
         happened = self.values(table).to_numpy(float)
         count, n = int(happened.sum()), len(happened)
         low, high = clopper_pearson(count, n, confidence)
-        return Estimate(count / n, low, high, float("nan"), float("nan"), n)
-
-
-@dataclass(frozen=True)
-class MoreOften(Term):
-    """Difference of two chances, with the exact bounds by which a sweep judges stability."""
-
-    left: Chance
-    right: Chance
-
-    def values(self, table):
-        return self.left.values(table) - self.right.values(table)
-
-    def estimate(self, table, confidence):
-        both = [side.values(table).to_numpy(float) for side in (self.left, self.right)]
-        bad, n = [int(side.sum()) for side in both], [len(side) for side in both]
-        low, high = difference_bounds(bad, n, 1 - confidence)
-        return Estimate(bad[0] / n[0] - bad[1] / n[1], low, high, float("nan"), float("nan"), min(n))
+        return Estimate(count / n, low, high, NAN, NAN, n)
 
 
 def _of(table: pd.DataFrame, metric: str, arm: str) -> pd.DataFrame:

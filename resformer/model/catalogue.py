@@ -54,7 +54,7 @@ def entries() -> tuple[Entry, ...]:
         is_parallel = kinds == ["two_norms"]
         cost = _Cost(kinds[0], parallel_block=is_parallel)
         against = parallel if is_parallel else base
-        formula, paper = _read(found)
+        formula, paper = formula_and_paper(found)
         rows.append(
             Entry(
                 ", ".join(kinds),
@@ -68,7 +68,7 @@ def entries() -> tuple[Entry, ...]:
             )
         )
     for name, preset in PRESETS.items():
-        cost, (formula, paper) = _Cost(name), _read(preset)
+        cost, (formula, paper) = _Cost(name), formula_and_paper(preset)
         shares = cost.parameters / base.parameters - 1, cost.flops / base.flops - 1
         rows.append(Entry(name, _options(preset, skipped=1), formula, *shares, cost.streams, paper, "its parts"))
     return tuple(rows)
@@ -83,7 +83,7 @@ def _short(value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _read(documented) -> tuple[str, str]:
+def formula_and_paper(documented) -> tuple[str, str]:
     """The first sentence of a docstring, and what the rest of its first paragraph cites."""
     paragraph = " ".join((documented.__doc__ or "").split("\n\n")[0].split())
     formula, *rest = re.split(r"(?<=\S)\. (?=[A-Za-z])", paragraph.replace("``", ""), maxsplit=1)

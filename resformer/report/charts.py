@@ -11,6 +11,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from .study import few
+
 # After Okabe and Ito 2008, darkened or lightened to a contrast of at least 3 with white and with the dark page.
 COLOURS = ["#767676", "#D0561A", "#2F8FC4", "#8A8A00", "#AA4466", "#2F9A8C", "#7C6BC8", "#C47800", "#008F63", "#4477AA",
            "#C0609A", "#5B8C2A"]  # fmt: skip
@@ -59,7 +61,7 @@ class Figure:
     columns: int = 3
     looks: list[int] = field(default_factory=list)
 
-    def chart(self, arms: Sequence[str] = ()) -> alt.TopLevelMixin:
+    def chart(self) -> alt.TopLevelMixin:
         """All panels as one chart, for print and for a notebook."""
         drawn = [panel.chart.properties(width=WIDTH, title=panel.title) for panel in self.panels]
         whole = alt.concat(*drawn, columns=self.columns, title=alt.TitleParams(self.title, anchor="start"))
@@ -237,11 +239,7 @@ def _field(x: alt.X) -> str:
 
 def thinned(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     """Of so many steps at most, the first and the last among them."""
-    steps = np.sort(frame.step.unique())
-    if len(steps) <= most:
-        return frame
-    kept = steps[np.unique(np.linspace(0, len(steps) - 1, max(2, most)).round().astype(int))]
-    return frame[frame.step.isin(kept)]
+    return frame[frame.step.isin(few(frame.step.unique(), most))]
 
 
 def cells(frame: pd.DataFrame) -> pd.DataFrame:

@@ -10,24 +10,11 @@ import pandas as pd
 
 from ..stability.endstate import FAILED as ENDED_BADLY
 from ..sweeps.inference import clopper_pearson, t_estimate
-from .charts import (
-    COLOURS,
-    FAILED,
-    GUIDE,
-    HEIGHT,
-    Figure,
-    Panel,
-    lit,
-    rounded,
-    shown,
-    stacked,
-    styled,
-)
+from .charts import COLOURS, FAILED, GUIDE, HEIGHT, Figure, Panel, lit, rounded, shown, stacked, styled
 from .sweep import SweepStudy
 
 VERDICTS = {"better": 8, "equivalent": 9, "worse": 1, "unresolved": 0, "baseline": 0}
 """Each verdict's colour; the verdict stands beside its interval as a word too."""
-SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
 
 
 def outcome_figures(study: SweepStudy) -> list[Figure]:
@@ -62,29 +49,17 @@ def forest(study: SweepStudy) -> Figure:
         empty="no arm has a reporting run beside the baseline's yet",
         columns=2,
     )
+    told = ["arm", "verdict", "reason", "difference", "difference_low", "difference_high", "p_adjusted", "detectable"]
     table = study.verdicts
     table = table[np.isfinite(table.difference.astype(float))] if len(table) else table
     for point in _points(study, table):
-        rows = table[table.point == point][
-            ["arm", "point", "verdict", "reason", "difference", "difference_low", "difference_high", "p_adjusted",
-             "detectable"]
-        ].astype({"difference": float, "difference_low": float, "difference_high": float})  # fmt: skip
-        rows = rounded(rows)
+        rows = table[table.point == point][["point", *told]]
+        rows = rounded(rows.astype({"difference": float, "difference_low": float, "difference_high": float}))
         y = alt.Y("arm:N", sort=study.arms, title=None, axis=alt.Axis(labelLimit=150))
         x = alt.X("difference:Q", title="nats per token; left is better")
         names = [name for name in VERDICTS if (rows.verdict == name).any()]
         hues = alt.Scale(domain=names, range=[COLOURS[VERDICTS[name]] for name in names])
         colour = alt.Color("verdict:N", scale=hues, legend=None)
-        told = [
-            "arm",
-            "verdict",
-            "reason",
-            "difference",
-            "difference_low",
-            "difference_high",
-            "p_adjusted",
-            "detectable",
-        ]
         band = alt.Chart(pd.DataFrame([{"low": -margin, "high": margin}])).mark_rect(color=GUIDE, opacity=0.12)
         zero = alt.Chart(pd.DataFrame([{"zero": 0}])).mark_rule(color=GUIDE)
         spread = rows.dropna(subset=["difference_low"])
@@ -110,8 +85,8 @@ def stability(study: SweepStudy) -> Figure:
     figure = Figure(
         "stability",
         "Chance that a run ends badly, over the learning rate",
-        "Share of all finished runs at that rate that ended degraded, stuck or diverged, with 95 % Wilson intervals: "
-        "after none of 3 the true chance may still be 56 %. An arm whose line stays at 0 further to the right stands "
+        "Share of all finished runs at that rate that ended degraded, stuck or diverged, with exact 95 % intervals: "
+        "after none of 3 the true chance may still be 71 %. An arm whose line stays at 0 further to the right stands "
         "higher rates.",
         empty="no run is finished yet",
     )

@@ -21,6 +21,7 @@ from .charts import (
     site_axis,
     stacked,
     styled,
+    thinned,
 )
 from .maps import internals_maps, stream_maps
 from .playing import playing
@@ -146,12 +147,14 @@ def loss(study: Study) -> Figure:
     ]  # fmt: skip
     entropies = {number(run.summary.get("unigram_entropy")) for run in study.runs}
     guides = [value for value in entropies if value is not None]
-    both = pd.concat([_fewer(smooth), *(part for part in held_out if len(part))])
+    both = pd.concat([thinned(smooth, MOST_STEPS), *(part for part in held_out if len(part))])
     parts = ("training, averaged", "held-out")
     figure.panels = parted(study, both, "step", "train_loss", title="", log_x=False, guides=guides, parts=parts)
     if study.single and len(figure.panels) == 1:
         panel, x = figure.panels[0], alt.X("step:Q")
-        raw = alt.Chart(_fewer(train)[["step", "value"]]).mark_line(strokeWidth=0.6, opacity=0.45, color="#767676")
+        raw = alt.Chart(thinned(train, MOST_STEPS)[["step", "value"]]).mark_line(
+            strokeWidth=0.6, opacity=0.45, color="#767676"
+        )
         layers = [raw.encode(x=x, y=alt.Y("value:Q", scale=alt.Scale(zero=False))), panel.chart]
         if events := study.spikes():
             ticks = alt.Chart(pd.DataFrame(events)).mark_tick(orient="vertical", thickness=2, size=10, color="#AA4466")
@@ -317,14 +320,6 @@ FIGURES: tuple[Callable[[Study], Figure], ...] = (
 def depth_figures(study: Study) -> list[Figure]:
     """All; those that the study has no data for are empty and say why."""
     return [draw(study) for draw in FIGURES]
-
-
-def _fewer(frame: pd.DataFrame) -> pd.DataFrame:
-    if frame.empty:
-        return frame
-    steps = np.sort(frame.step.unique())
-    kept = steps[np.unique(np.linspace(0, len(steps) - 1, MOST_STEPS).round().astype(int))]
-    return frame[frame.step.isin(kept)]
 
 
 def _slope(part: pd.DataFrame) -> float:

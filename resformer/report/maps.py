@@ -8,18 +8,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from .charts import (
-    CELLS,
-    FAILED,
-    Panel,
-    cells,
-    finite,
-    heat,
-    rounded,
-    site_axis,
-    stacked,
-    thinned,
-)
+from .charts import CELLS, FAILED, Panel, cells, finite, heat, rounded, site_axis, stacked, thinned
 from .study import Study
 
 _INSIDE = ("internal.", "mixing_gain.", "composite_gain.", "stream_rms_ratio")

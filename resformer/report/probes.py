@@ -9,19 +9,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from .charts import (
-    COLOURS,
-    FAILED,
-    GUIDE,
-    HEIGHT,
-    Figure,
-    Panel,
-    finite,
-    lines,
-    rounded,
-    stacked,
-    styled,
-)
+from .charts import COLOURS, FAILED, GUIDE, HEIGHT, Figure, Panel, finite, lines, over_seeds, rounded, stacked, styled
 from .page import Page
 
 
@@ -69,10 +57,7 @@ def init(table: pd.DataFrame) -> Figure:
         ("weight_first", "first gradient", "norm of dL/dW, MLP out", True),
         ("gradient_first", "gradient at the embedding", "RMS of dL/dx", True),
     ):
-        frame = table.assign(value=table[name].astype(float), part=table.dtype)
-        frame = frame[np.isfinite(frame.value)]
-        groups = frame.groupby(["depth", "part"]).value
-        rows = groups.agg(low="min", value="median", high="max", seeds="count").reset_index()
+        rows = over_seeds(table.assign(value=table[name].astype(float), part=table.dtype), "depth", "part")
         if rows.empty:
             continue
         chart = lines(rows, x, y_title, styled("part", sorted(rows.part.unique())), log=log)

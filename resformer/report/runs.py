@@ -10,6 +10,7 @@ from typing import Any
 import altair as alt
 
 from ..keys import flat
+from ..programs import command_of
 from ..stability.endstate import END_STATES
 from ..stability.findings import findings
 from .depth import depth_figures
@@ -52,7 +53,7 @@ def write_page(folders: Sequence[Path], out: Path | None = None, static: bool = 
 
 def show_run_page(folder: Path) -> None:
     """Write the page and say where it is; without room or a process for it, the run has ended all the same."""
-    again = f"python recipes/report.py {folder} writes it when there is"
+    again = f"{command_of('report')} {folder} writes it when there is"
     try:
         page, trouble = write_page([folder])
     except (OSError, ValueError) as error:

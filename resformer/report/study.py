@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
+from ..files import read_whole_lines
 from ..keys import flat
+from ..stability.findings import ORDER
 
-_ORDER = {"embedding": 0, "attention": 1, "parallel": 1, "mlp": 2}
 COLUMNS = ["step", "layer", "sublayer", "metric", "value"]
 SEEDS = {"seed", "init_seed", "data_seed", "dropout_seed"}
 NOT_COMPARED = SEEDS | {"run_dir", "resume", "trackers"}
@@ -146,7 +148,7 @@ def read_run(folder: Path, arm: str = "", point: str = "") -> Run:
 
 
 def _metrics(file: Path) -> pd.DataFrame:
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    rows = read_whole_lines(file)
     return pd.DataFrame(rows, columns=None if rows else ["step"])
 
 
@@ -154,7 +156,7 @@ def with_depth(layers: pd.DataFrame) -> pd.DataFrame:
     """Add ``depth`` and ``site`` (``embedding``, ``3 mlp``) to a table with ``layer`` and ``sublayer``."""
     layers = layers.assign(value=layers.value.astype(float), step=layers.step.astype(int))
     sites = layers.loc[layers.metric == "stream_rms", ["layer", "sublayer"]].drop_duplicates()
-    places = sorted(sites.itertuples(index=False), key=lambda place: (place.layer, _ORDER.get(place.sublayer, 3)))
+    places = sorted(sites.itertuples(index=False), key=lambda place: (place.layer, ORDER.get(place.sublayer, 3)))
     depth = pd.DataFrame(places, columns=["layer", "sublayer"]).assign(depth=range(len(places)))
     depth["site"] = [p.sublayer if p.layer < 0 else f"{p.layer} {p.sublayer}" for p in places]
     found = layers.merge(depth, how="left", on=["layer", "sublayer"])
@@ -164,6 +166,14 @@ def with_depth(layers: pd.DataFrame) -> pd.DataFrame:
     for column in ("depth", "site"):
         found.loc[inside, column] = found.layer[inside].map(parallel[column])
     return found
+
+
+def few(steps: Iterable[int], most: int) -> np.ndarray:
+    """So many of the steps at most, evenly spaced, the first and the last among them."""
+    found = np.sort(np.asarray(steps))
+    if len(found) <= most:
+        return found
+    return found[np.unique(np.linspace(0, len(found) - 1, max(2, most)).round().astype(int))]
 
 
 def framed(runs: Iterable[Run]) -> pd.DataFrame:

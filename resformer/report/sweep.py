@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..stability.endstate import BAD_ENDS, FAILED
+from ..stability.endstate import FAILED
 from ..sweeps.analysis import Analysis, Row
 from ..sweeps.curves import depth_limit
+from ..sweeps.endings import ended_badly
 from ..sweeps.inference import event_rate
 from ..sweeps.outcomes import Outcome
 from ..sweeps.state import State
 from ..sweeps.state import read_sweep as read_state
 from ..sweeps.timing import STEPS
 from ..sweeps.trials import Sweep, Trial
-from .study import Run, Study, framed, group, number, read_run
+from .study import Run, Study, few, framed, group, number, read_run
 
 _KEPT = ("train_loss", "train_gradient_norm")
 _CURVE = 200
@@ -80,7 +81,7 @@ class SweepStudy(Study):
             lines.append({
                 "arm": result.arm, "point": result.point, "learning_rate": result.learning_rate, "seed": result.seed,
                 "role": "tuning" if result.seed in tuning else "reporting", "end_state": result.end_state,
-                "bad": result.end_state in BAD_ENDS or not np.isfinite(result.val_loss),
+                "bad": ended_badly(result),
                 "loss": result.clipped, "val_loss": result.val_loss, "initial_loss": result.initial_loss,
                 "steps": outcome.steps, "wall_seconds": outcome.wall_seconds, "step_seconds": outcome.step_seconds,
                 "peak_memory": outcome.peak_memory, "folder": f"trials/{trial.name}",
@@ -198,12 +199,6 @@ def read_sweep(folder: Path) -> SweepStudy:
     Raises:
         ValueError: one line, if it is no sweep's folder, or its definition cannot be read.
     """
-    file = folder / "sweep.yaml"
-    if not file.exists():
-        raise ValueError(
-            f"{folder} is no folder of a sweep (it has no sweep.yaml) nor of a run (it has no layers.parquet); give "
-            "the sweep_dir of a sweep or the run_dir of a run"
-        )
     state = read_state(folder)
     sweep, analysis = state.sweep, state.analysis()
     problems = list(state.warnings)
@@ -228,9 +223,8 @@ def _looked_at(run: Run) -> Run:
     """With what the page draws: looks at the stream, and a thin curve of the loss."""
     layers = run.layers
     looks = layers.step.isin(layers.step[layers.metric == "stream_rms"].unique())
-    steps = np.sort(layers.step[layers.metric == "train_loss"].unique())
-    few = steps[np.unique(np.linspace(0, len(steps) - 1, _CURVE).round().astype(int))] if len(steps) else steps
-    run.layers = layers[(looks & ~layers.metric.isin(_KEPT)) | (layers.metric.isin(_KEPT) & layers.step.isin(few))]
+    curve, of_curve = few(layers.step[layers.metric == "train_loss"].unique(), _CURVE), layers.metric.isin(_KEPT)
+    run.layers = layers[(looks & ~of_curve) | (of_curve & layers.step.isin(curve))]
     run.metrics = run.metrics[:0]
     return run
 

@@ -213,7 +213,7 @@ def verdict_table(study: SweepStudy) -> Table:
         Column("why", print=False),
         Column("difference", "from the baseline, each at its own best rate, sound runs, paired by seed, 95 %, nats"),
         Column("loss", "held-out, nats per token, at the arm's best rate: mean over seeds, 95 % t interval"),
-        Column("failed", "diverged, stuck or degraded, of all reporting runs there, with a exact 95 % interval"),
+        Column("failed", "diverged, stuck or degraded, of all reporting runs there, with an exact 95 % interval"),
         Column("adjusted p", "two-sided, the loser credited with its tuning regret; for all comparisons and looks"),
         Column("detectable", "smallest true difference that these seeds find with 80 % power, nats"),
     ]  # fmt: skip

@@ -113,12 +113,11 @@ def absent(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def cell(value: Any, form: str = "", kind: str = "", unit: str = "") -> Cell:
+def cell(value: Any, form: str = "") -> Cell:
     """Of one value, shown in a format; empty where there is none."""
     if absent(value):
         return Cell("")
-    shown = format(value, form) if form else str(value)
-    return Cell(shown + unit, value, kind)
+    return Cell(format(value, form) if form else str(value), value)
 
 
 def with_interval(value: Any, low: Any, high: Any, form: str) -> Cell:

@@ -17,7 +17,7 @@ BAD_ENDS: tuple[EndState, ...] = ("degraded", *FAILED)
 """What the chance of a bad end counts."""
 
 DEGRADED = 0.2
-"""Nats above the best loss of the comparison."""
+"""Nats above its fellows of a sweep at which a run counts as degraded; a run alone never does."""
 STUCK = 0.1
 """Nats within which a loss counts as the unigram entropy."""
 JUMP = 1.0
@@ -99,17 +99,16 @@ class StabilityWatch:
         """What clipping multiplies a gradient of this norm by, at most 1."""
         return min(1.0, self.max_grad_norm / grad_norm) if self.max_grad_norm and grad_norm > 0 else None
 
-    def summary(self, val_loss: float | None, unigram_entropy: float, best: float | None = None) -> dict[str, Any]:
+    def summary(self, val_loss: float | None, unigram_entropy: float) -> dict[str, Any]:
         """What summary.json says of stability.
 
         Args:
             val_loss: final held-out loss in nats per token, or none for a run that did not get there.
             unigram_entropy: of the corpus, in nats per token.
-            best: the best held-out loss of what the run is compared with; by default nothing is.
         """
         long = self.steps >= LONG
         return {
-            "end_state": end_state(val_loss, unigram_entropy, self, best),
+            "end_state": end_state(val_loss, unigram_entropy, self),
             "divergence_step": self.divergence_step,
             "initial_loss": self.initial,
             "spikes": {
@@ -140,26 +139,17 @@ class StabilityWatch:
             getattr(self, name).load_state_dict(state[name])
 
 
-def end_state(
-    val_loss: float | None, unigram_entropy: float, watch: StabilityWatch, best: float | None = None
-) -> EndState | None:
-    """The first that holds: diverged, stuck (within 0.1 nat of the unigram entropy, or above), degraded (more than 0.2
-    nat above ``best``), spiked-recovered (the loss had a spike, or the run rolled back), ok; none for a run that did
-    not get to its final held-out loss and did not diverge. All losses in nats per token."""
+def end_state(val_loss: float | None, unigram_entropy: float, watch: StabilityWatch) -> EndState | None:
+    """The first that holds: diverged, stuck (within 0.1 nat of the unigram entropy, or above), spiked-recovered (the
+    loss had a spike, or the run rolled back), ok; none for a run that did not get to its final held-out loss and did
+    not diverge. Degraded is a run beside others, which a sweep says. All losses in nats per token."""
     if watch.divergence_step is not None or (val_loss is not None and not math.isfinite(val_loss)):
         return "diverged"
     if val_loss is None:
         return None
     if val_loss >= unigram_entropy - STUCK:
         return "stuck"
-    if best is not None and is_degraded(val_loss, best):
-        return "degraded"
     return "spiked-recovered" if watch.loss.events or watch.not_finite or watch.rollbacks else "ok"
-
-
-def is_degraded(val_loss: float, best: float, delta: float = DEGRADED) -> bool:
-    """Whether a run ended more than ``delta`` nats above the ``best`` of what it is compared with."""
-    return val_loss > best + delta
 
 
 def end_state_of(summary: Mapping[str, Any], losses: Iterable[float] = ()) -> EndState | None:

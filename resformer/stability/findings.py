@@ -20,7 +20,8 @@ COLLAPSED = 0.99
 """Cosine of two tokens from which the stream counts as one direction."""
 
 OURS = "threshold declared here, no paper names one"
-_ORDER = {"embedding": 0, "attention": 1, "parallel": 1, "mlp": 2}
+ORDER = {"embedding": 0, "attention": 1, "parallel": 1, "mlp": 2}
+"""Of a block's sublayers, from below."""
 
 
 @dataclass(frozen=True)
@@ -192,8 +193,8 @@ def _row(step, layer: int, sublayer: str, name: str, value: float) -> pd.Series:
 
 def _after_blocks(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """The metric by step and layer, after the block's last branch; layer -1 is the embedding."""
-    rows = table[(table.metric == name) & table.sublayer.isin(_ORDER)]
-    rows = rows.assign(order=rows.sublayer.map(_ORDER)).sort_values(["step", "layer", "order"])
+    rows = table[(table.metric == name) & table.sublayer.isin(ORDER)]
+    rows = rows.assign(order=rows.sublayer.map(ORDER)).sort_values(["step", "layer", "order"])
     return _looks(rows.groupby(["step", "layer"]).value.last().unstack("layer"))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 
 from ..model import ResformerConfig, ResformerForCausalLM
 from .measure import Batch
@@ -71,7 +73,6 @@ def ladder(
     Raises:
         ValueError: if the residual connections of ``config`` do not go with a depth.
     """
-    options = config.to_dict()
     took: dict[int, float] = {}
     for depth in sorted(depths):
         if (expected := _expected(took, depth)) > budget:
@@ -80,7 +81,7 @@ def ladder(
         for seed in seeds:
             started = time.perf_counter()
             torch.manual_seed(seed)
-            model = ResformerForCausalLM(_at_depth(options, depth))
+            model = ResformerForCausalLM(_at_depth(config, depth))
             for dtype in dtypes:
                 yield propagate(model.to(getattr(torch, dtype)), seed)
             took[depth] = time.perf_counter() - started
@@ -95,10 +96,15 @@ def _expected(took: dict[int, float], depth: int) -> float:
     return seconds * (depth / near) ** (2 if quadratic else 1)
 
 
-def _at_depth(options: dict, depth: int) -> ResformerConfig:
-    kept = {name: options[name] for name in ResformerConfig.__annotations__ if name in options}
+def options_of(config: PreTrainedConfig) -> dict[str, Any]:
+    """The keys of a configuration that make one like it, without what transformers keeps there."""
+    options = config.to_dict()
+    return {name: options[name] for name in ResformerConfig.__annotations__ if name in options}
+
+
+def _at_depth(config: ResformerConfig, depth: int) -> ResformerConfig:
     try:
-        return ResformerConfig(**(kept | {"num_hidden_layers": depth}))
+        return ResformerConfig(**(options_of(config) | {"num_hidden_layers": depth}))
     except ValueError as error:
         raise ValueError(f"cannot build it with {depth} blocks: {error}") from error
 

@@ -11,7 +11,7 @@ from scipy import special
 from .curves import Optimum, clip_losses, optimum, reporting_rates
 from .detectable import design_warnings, family_size
 from .endings import BadEnds, bad_ends, bad_seeds, ended_badly, with_degraded
-from .inference import Estimate, t_estimate
+from .inference import NAN, Estimate, t_estimate
 from .looks import alpha_at
 from .loss_test import loss_test
 from .results import Result, Rules
@@ -144,6 +144,12 @@ def _tuned_rates(runs: Mapping[float, Seeds], rules: Rules) -> list[float]:
     return sorted(rate for rate, seeds in runs.items() if all(seed in seeds for seed in rules.tuning_seeds))
 
 
+def _reported(runs: Mapping[float, Seeds], rates: Sequence[float], seeds: Sequence[int]) -> list[Seeds]:
+    """Of each rate the runs of these seeds that are there."""
+    at_rates = [runs.get(rate, {}) for rate in rates]
+    return [{seed: at[seed] for seed in seeds if seed in at} for at in at_rates]
+
+
 def _losses(runs: Mapping[float, Seeds], rates: Sequence[float], seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Losses, nan for a failed run, and initial losses, both [rates, seeds]."""
     cells = [[runs[rate][seed] for seed in seeds] for rate in rates]
@@ -157,7 +163,7 @@ def _row(
     multiples, common, seeds = rules.multiples_of(arm), rules.common_of(arm), rules.reporting_seeds
     rates = [*reporting_rates(best, multiples), *common]
     places = [*(f"x{multiple:g}" for multiple in multiples), *(f"{rate:g}" for rate in common)]
-    reported = [{seed: runs.get(rate, {})[seed] for seed in seeds if seed in runs.get(rate, {})} for rate in rates]
+    reported = _reported(runs, rates, seeds)
     asked = reported[len(multiples) :] if common else reported
     tuned_rates = _tuned_rates(runs, rules)
     losses, initial = _losses(runs, tuned_rates, rules.tuning_seeds)
@@ -185,7 +191,7 @@ def _trains_to(seeds: Sequence[Sequence[Result]], places: Sequence[float], limit
     """Median over ``seeds`` of the highest place up to which all runs are sound and end below ``limit``, with the
     interval from order statistics; nan where there are no seeds, and from 0 where there are too few for an interval."""
     if not seeds:
-        return (float("nan"),) * 3
+        return (NAN,) * 3
     reached = []
     for runs in seeds:
         good = [not ended_badly(run) and run.val_loss <= limit for run in runs]
@@ -245,13 +251,12 @@ class _Comparing:
 
     def _at(
         self, arm: str, point: str, multiples: Sequence[float], common: Sequence[float], seeds: Sequence[int]
-    ) -> list[dict[int, Result]]:
+    ) -> list[Seeds]:
         """Runs by seed, at each common rate if there are any, else at each multiple of the best rate."""
         if (arm, point) not in self.optima:
             return [{} for _ in common or multiples]
-        runs = self.runs.get((arm, point), {})
         rates = common or reporting_rates(self.optima[arm, point], multiples)
-        return [{seed: runs[rate][seed] for seed in seeds if seed in runs.get(rate, {})} for rate in rates]
+        return _reported(self.runs.get((arm, point), {}), rates, seeds)
 
     def _regret(self, arm: str, point: str) -> float:
         """Of an arm known to break it is not asked: it breaks where it trains best, often at the edge of the grid."""

@@ -11,7 +11,7 @@ import yaml
 
 from ..keys import flat, plain
 from ..programs import parser_of, read_arguments
-from ..stability.endstate import DEGRADED
+from .results import Statistics
 
 
 @dataclass
@@ -65,22 +65,6 @@ class Controls:
 
 _RENAMED = {"reference": "baseline", "same": "a_a_control", "broken": "positive_control"}
 _RENAMED |= {"broken_at": "positive_control_at"}
-
-
-@dataclass
-class Statistics:
-    """Declared before the first run."""
-
-    margin: float = 0.01
-    """Smallest difference of interest in nats per token; inside it two arms are equivalent."""
-    stability_margin: float = 0.25
-    """Smallest difference of interest in the chance that a seed ends badly; inside it two arms are as stable."""
-    delta: float = DEGRADED
-    """Nats above the best loss at which a learning rate counts as unstable and a run as degraded."""
-    window: tuple[float, float] | None = None
-    """Learning rates over which the sensitivity is the mean; by default all of the grid."""
-    alpha: float = 0.05
-    """Chance of one false verdict in the sweep."""
 
 
 @dataclass

@@ -14,6 +14,7 @@ from scipy import special
 
 from ..stability.endstate import DEGRADED
 from .endings import sound
+from .inference import NAN
 
 REACH = 0.55
 """Decades on either side of the best rung over which a parabola is fitted: a half-decade grid's neighbours."""
@@ -73,10 +74,9 @@ def optimum(rates: ArrayLike, losses: ArrayLike, initial: ArrayLike, delta: floa
         mean = clip_losses(values, initial).mean(1)
     best = int(mean.argmin())
     interior = 0 < best < len(grid) - 1
-    place, value = _rounded(grid[best]), float(mean[best])
-    nan = float("nan")
+    place, value = rounded(grid[best]), float(mean[best])
     if not interior:
-        return Optimum(best, place, nan, nan, value, float("inf"), float("inf") if trains else 0.0, False, False)
+        return Optimum(best, place, NAN, NAN, value, float("inf"), float("inf") if trains else 0.0, False, False)
     left, right = mean[best - 1] - value, mean[best + 1] - value
     bend = (left + right) / 2  # curvature times the square of a rung
     noise = _noise(values, good)
@@ -84,7 +84,7 @@ def optimum(rates: ArrayLike, losses: ArrayLike, initial: ArrayLike, delta: floa
     if np.isfinite(bend):
         bound = max(bound, float(bend / 4))
     spacing = float(np.log10(grid[best + 1] / grid[best - 1])) / 2
-    rung = Optimum(best, place, nan, nan, value, bound, spacing / 2 if trains else 0.0, True, False)
+    rung = Optimum(best, place, NAN, NAN, value, bound, spacing / 2 if trains else 0.0, True, False)
     if not np.isfinite(bend) or _next_to_a_cliff(mean, best):
         return rung
     x = np.log10(grid / grid[best])
@@ -104,8 +104,8 @@ def optimum(rates: ArrayLike, losses: ArrayLike, initial: ArrayLike, delta: floa
         half = float(special.stdtrit(df, 0.975) * np.sqrt(slope @ covariance @ slope))
     off = half**2 + (spacing / 6) ** 2 if df else half**2
     rate = float(grid[best] * 10**vertex)
-    interval = (rate / 10**half, rate * 10**half) if df else (nan, nan)
-    return Optimum(best, _rounded(rate), *interval, float(a - b * b / (4 * c)), float(c * off), half, True, True)
+    interval = (rate / 10**half, rate * 10**half) if df else (NAN, NAN)
+    return Optimum(best, rounded(rate), *interval, float(a - b * b / (4 * c)), float(c * off), half, True, True)
 
 
 def _noise(values: np.ndarray, good: np.ndarray) -> float:
@@ -113,7 +113,7 @@ def _noise(values: np.ndarray, good: np.ndarray) -> float:
     run a rung."""
     each = good.sum(1)
     if each.sum() <= (each > 0).sum():
-        return float("nan")
+        return NAN
     means = np.where(good, values, 0).sum(1) / np.maximum(each, 1)
     variance = (np.where(good, values - means[:, None], 0) ** 2).sum() / (each.sum() - (each > 0).sum())
     return float(np.sqrt(2 * variance / np.median(each[each > 0])))
@@ -130,7 +130,7 @@ def _next_to_a_cliff(mean: np.ndarray, best: int) -> bool:
 
 def reporting_rates(best: Optimum, multiples: Sequence[float]) -> list[float]:
     """Peak learning rates at which the reporting seeds run: the best one times each of ``multiples``."""
-    return [_rounded(best.rate * multiple) for multiple in multiples]
+    return [rounded(best.rate * multiple) for multiple in multiples]
 
 
 def depth_limit(depths: ArrayLike, trained: ArrayLike) -> int | None:
@@ -146,5 +146,6 @@ def depth_limit(depths: ArrayLike, trained: ArrayLike) -> int | None:
     return int(np.asarray(depths)[order[reached - 1]]) if reached else None
 
 
-def _rounded(rate: float) -> float:
+def rounded(rate: float) -> float:
+    """With the three digits that name a trial."""
     return float(f"{rate:.3g}")

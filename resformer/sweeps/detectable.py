@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from scipy import optimize, special
 
+from .inference import NAN
 from .looks import alpha_at
 from .results import Rules
 
@@ -22,7 +23,7 @@ def detectable_difference(sd: float, n: int, level: float, allowance: float = 0.
         allowance: what the loser is credited with before the test.
     """
     if n < 2 or not math.isfinite(sd) or not 0 < level < 1:
-        return float("nan")
+        return NAN
     return _effect(n, level, power) * sd + allowance
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..stability.endstate import BAD_ENDS, DEGRADED
-from .inference import clopper_pearson
+from .inference import NAN, clopper_pearson
 from .results import Result
 
 
@@ -82,4 +82,4 @@ def bad_seeds(totals: ArrayLike) -> BadEnds:
     """Of seeds whose ``totals`` [seeds] of bad ends over all rates are given: how many had any."""
     counts = np.asarray(totals, int)
     bad = int((counts > 0).sum())
-    return BadEnds("any", float("nan"), bad, len(counts), *clopper_pearson(bad, len(counts)), {})
+    return BadEnds("any", NAN, bad, len(counts), *clopper_pearson(bad, len(counts)), {})

@@ -9,9 +9,10 @@ from typing import Any
 
 from ..data import Corpus
 from ..files import write_json
-from ..model.specification import KINDS, resolve
+from ..model.specification import KINDS
 from ..training.launch import precision_of_a_run
 from ..training.provenance import device_name, git_commit, source_hash, versions
+from .plan import kinds_of
 from .program import find_program
 from .trials import Sweep, Trial
 
@@ -115,10 +116,7 @@ def completed(sweep: Sweep, first: Facts, attempts: list[Facts]) -> Facts:
 def _own_code(sweep: Sweep) -> str:
     """Of the files of a person's own connections and training program."""
     classes: set[Any] = {find_program(sweep.config.program)}
-    for config in sweep.runs.values():
-        model = config.model_config(vocab_size=1)
-        for site in resolve(model.residual, model.num_hidden_layers):
-            classes |= {connection.residual_class for connection in site.values() if connection.kind not in KINDS}
+    classes |= {found for kind, found in kinds_of(sweep).items() if kind not in KINDS}
     house = __name__.partition(".")[0] + "."
     files = {inspect.getsourcefile(each) for each in classes if not f"{each.__module__}.".startswith(house)}
     sources = b"\0".join(Path(file).read_bytes() for file in sorted(file for file in files if file))

@@ -11,7 +11,7 @@ from ..stability.endstate import DEGRADED, FAILED
 @dataclass(frozen=True)
 class Result:
     """A finished run. ``val_loss`` (nats per token) is nan where it diverged, ``initial_loss`` is the one before the
-    first update, ``end_state`` one of the five of STABILITY."""
+    first update, ``end_state`` one of ``END_STATES``."""
 
     arm: str
     point: str
@@ -32,7 +32,23 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Rules:
+class Statistics:
+    """Declared before the first run."""
+
+    margin: float = 0.01
+    """Smallest difference of interest in nats per token; inside it two arms are equivalent."""
+    stability_margin: float = 0.25
+    """Smallest difference of interest in the chance that a seed ends badly; inside it two arms are as stable."""
+    delta: float = DEGRADED
+    """Nats above the lower quartile of an arm's runs at the same rate at which a run counts as degraded."""
+    window: tuple[float, float] | None = None
+    """Learning rates over which the sensitivity is the mean; by default all of the grid."""
+    alpha: float = 0.05
+    """Chance of one false verdict in the sweep."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules(Statistics):
     """What was declared before the first run: who is compared with whom, on which seeds, and what matters."""
 
     arms: Sequence[str]
@@ -61,13 +77,6 @@ class Rules:
     """How many of the looks are asked for; by default all."""
     equal_time: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """By arm and point: the baseline trained for as long as the arm takes, under the name its results have."""
-    margin: float = 0.01
-    """Smallest difference of interest, nats."""
-    stability_margin: float = 0.25
-    """Smallest difference of interest in the chance that a seed ends badly."""
-    delta: float = DEGRADED
-    window: tuple[float, float] | None = None
-    alpha: float = 0.05
 
     @property
     def all_looks(self) -> list[int]:

@@ -1,14 +1,14 @@
 """The loop that keeps an executor busy until a sweep wants nothing more."""
 
+import contextlib
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 
 from ..files import write_json
 from ..programs import BAD_INPUT, INTERRUPTED
+from ..training.interruption import answering
 from .executors import Executor
 from .outcomes import record_attempt
 from .provenance import completed
@@ -34,11 +34,9 @@ def run(state: State, executor: Executor, show: Callable[[State], None] = lambda
             os._exit(INTERRUPTED[number])
         caught.append(INTERRUPTED[number])
 
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, note) for number in (INTERRUPTED if here else ())}
     start, stalls = time.perf_counter(), Stalls(state)
-    state.plan()
-    try:
+    with answering(note), contextlib.closing(executor):
+        state.plan()
         while not caught:
             for trial in state.waiting[: executor.slots - len(state.running)]:
                 executor.submit(make_job(state, trial))
@@ -56,10 +54,6 @@ def run(state: State, executor: Executor, show: Callable[[State], None] = lambda
             print("stopping: the running trials save; once more Ctrl-C ends at once", file=sys.stderr, flush=True)
             executor.stop()
             state.running.clear()
-    finally:
-        executor.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
     _record_session(state, executor, time.perf_counter() - start)
     return caught[0] if caught else int(bool(state.failed))
 

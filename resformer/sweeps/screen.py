@@ -13,10 +13,10 @@ from rich.text import Text
 from tqdm.auto import tqdm
 
 from ..data import Corpus
-from ..programs import is_watched
+from ..programs import command_of, is_watched
 from .detectable import design_warnings
 from .plan import Plan
-from .state import State, overview
+from .state import State
 from .timing import seconds_per_step
 from .trials import Sweep, Trial
 from .verdict import Comparison
@@ -100,7 +100,7 @@ def print_end(state: State) -> None:
     console.print(f"\n{whole}, {left} are not: the same command goes on" if left or code else f"\n{whole}, all of them")
     if state.overhead is not None:
         console.print(f"beyond the trials themselves: {state.overhead:.1%} of the workers' time")
-    console.print(f"page: python recipes/report.py {sweep.folder}", soft_wrap=True)
+    console.print(f"page: {command_of('report')} {sweep.folder}", soft_wrap=True)
 
 
 def _said(comparison: Comparison | None) -> str:
@@ -120,7 +120,7 @@ def _table(sweep: Sweep, state: State, slots: int, started: float) -> Group:
     rates = sorted({trial.learning_rate for trial in state.trials})
     table = Table("arm", "point", *[f"{rate:g}" for rate in rates], box=None)
     for (arm, point), by_rate in cells.items():
-        table.add_row(arm, point, *[overview(state, by_rate.get(rate, [])) for rate in rates])
+        table.add_row(arm, point, *[_letters(state, by_rate.get(rate, [])) for rate in rates])
     left = len(state.waiting) + len(state.running)
     expected = _mean_seconds(state)
     time_left = f"about {expected * left / slots / 60:.0f} min left" if expected else "time left unknown"
@@ -128,6 +128,18 @@ def _table(sweep: Sweep, state: State, slots: int, started: float) -> Group:
     line = f"{len(state.outcomes)} of {len(state.trials)} trials known so far, {elapsed:.0f} min, {time_left}"
     legend = "o finished  > running  . waiting  x stuck or diverged  ! failed, one letter for each seed"
     return Group(table, Text(line), Text(legend, style="dim"))
+
+
+def _letters(state: State, trials: list[Trial]) -> str:
+    """One for each trial, as the legend says."""
+    return "".join(
+        "!" if trial in state.failed
+        else ">" if trial in state.running
+        else "." if trial not in state.outcomes
+        else "x" if state.outcomes[trial].result.failed
+        else "o"
+        for trial in trials
+    )  # fmt: skip
 
 
 def _mean_seconds(state: State) -> float | None:

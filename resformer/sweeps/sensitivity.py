@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .curves import clip_losses
-from .inference import Estimate, t_estimate
+from .inference import NAN, Estimate, t_estimate
 
 ENOUGH_SEEDS = 4
 
@@ -71,5 +71,4 @@ def _estimate(per_seed: np.ndarray) -> Estimate:
     found = t_estimate(per_seed)
     if found.n >= ENOUGH_SEEDS:
         return found
-    nan = float("nan")
-    return Estimate(found.mean, nan, nan, nan, nan, found.n)
+    return Estimate(found.mean, NAN, NAN, NAN, NAN, found.n)

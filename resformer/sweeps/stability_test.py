@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
+from .inference import NAN
+
 TOLERANCE = 0.1
 """Decades within which two best rates count as equally well known."""
 
@@ -25,7 +27,7 @@ def more_often_p(ours: ArrayLike, theirs: ArrayLike) -> float:
     """
     a, b = np.asarray(ours, int), np.asarray(theirs, int)
     if not len(a) or not len(b):
-        return float("nan")
+        return NAN
     if np.mean(a > 0) <= np.mean(b > 0):
         return 1.0
     pooled = tuple(sorted(Counter([*a.tolist(), *b.tolist()]).items()))

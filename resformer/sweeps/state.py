@@ -1,7 +1,6 @@
 """Where a sweep stands, as the files of its trials say."""
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,15 +124,3 @@ def read_sweep(folder: Path) -> State:
     if not file.exists():
         raise ValueError(f"{folder} is no folder of a sweep: it has no sweep.yaml; give its sweep_dir")
     return load(Sweep(parse_sweep(["--config", str(file), "--sweep_dir", str(folder)])))
-
-
-def overview(state: State, trials: Sequence[Trial]) -> str:
-    """One letter for each trial: done, running, waiting, diverged, failed."""
-    return "".join(
-        "!" if trial in state.failed
-        else ">" if trial in state.running
-        else "." if trial not in state.outcomes
-        else "x" if state.outcomes[trial].result.failed
-        else "o"
-        for trial in trials
-    )  # fmt: skip

@@ -57,11 +57,8 @@ class Sweep:
         self.base = {"train.log_every": 1, "train.keep_checkpoints": 1} | flat(config.base)
         self.because = {arm: str(keys["because"]) for arm, keys in config.arms.items() if "because" in keys}
         self.arms = {arm: {k: v for k, v in flat(keys).items() if k != "because"} for arm, keys in config.arms.items()}
-        for place, keys in [
-            ("base", self.base),
-            *((f"arms.{n}", k) for n, k in self.arms.items()),
-            ("grid", config.grid),
-        ]:
+        places = {"base": self.base} | {f"arms.{arm}": keys for arm, keys in self.arms.items()} | {"grid": config.grid}
+        for place, keys in places.items():
             for key in keys:
                 if key in _ELSEWHERE:
                     raise ValueError(f"{place}: {key} is set by the sweep, see {_ELSEWHERE[key]}")
@@ -97,14 +94,22 @@ class Sweep:
         return [arm for arm, label in self.cells if label == point]
 
     def rules(self) -> Rules:
-        config, controls, chosen = self.config, self.config.controls, self.config.statistics
-        at = [label for label in self.points if self._matches(controls.positive_control_at, "", label)]
+        controls, seeds = self.config.controls, self.config.seeds
         return Rules(
-            list(self.arms), list(self.points), controls.baseline, config.seeds.tuning, config.seeds.reporting,
-            controls.a_a_control, controls.positive_control, at, controls.sensitivity_control,
-            config.learning_rates.multiples, config.learning_rates.common, config.seeds.looks, margin=chosen.margin,
-            stability_margin=chosen.stability_margin, delta=chosen.delta, window=chosen.window, alpha=chosen.alpha,
-        )  # fmt: skip
+            arms=list(self.arms),
+            points=list(self.points),
+            baseline=controls.baseline,
+            tuning_seeds=seeds.tuning,
+            reporting_seeds=seeds.reporting,
+            a_a_control=controls.a_a_control,
+            positive_control=controls.positive_control,
+            positive_control_points=[p for p in self.points if self._matches(controls.positive_control_at, "", p)],
+            sensitivity_control=controls.sensitivity_control,
+            multiples=self.config.learning_rates.multiples,
+            common=self.config.learning_rates.common,
+            looks=seeds.looks,
+            **vars(self.config.statistics),
+        )
 
     def run_dir(self, trial: Trial) -> Path:
         return self.folder / "trials" / trial.name

@@ -3,10 +3,8 @@
 from collections.abc import Collection, Iterable
 from itertools import product
 
-import numpy as np
-
 from . import curves
-from .analysis import analyse
+from .analysis import analyse, tuned
 from .results import Result, Rules
 from .trials import Sweep, Trial
 
@@ -81,18 +79,18 @@ def _tuned_rates(
     """The point's rates so far, and the best one of each arm once no more are to come."""
     rates = sorted(sweep.config.learning_rates.grid)
     budget = sweep.config.learning_rates.extend_by
-    seeds = sweep.config.seeds.tuning
+    seeds, rules = sweep.config.seeds.tuning, sweep.rules()
     counted = [arm for arm in arms if not any(trial in given_up for trial in _trials([arm], point, rates, seeds))]
     while True:
         if any(trial not in done for trial in _trials(counted, point, rates, seeds)):
             return rates, {}
-        best = {arm: _best(arm, point, rates, seeds, done, sweep.config.statistics.delta) for arm in counted}
+        best = {arm: _best(arm, point, rates, done, rules) for arm in counted}
         edges = {optimum.index for optimum, trains in best.values() if trains}
         grown = list(rates)
         if 0 in edges and budget > 0:
-            grown, budget = [_rounded(rates[0] ** 2 / rates[1]), *grown], budget - 1
+            grown, budget = [curves.rounded(rates[0] ** 2 / rates[1]), *grown], budget - 1
         if len(rates) - 1 in edges and budget > 0:
-            grown, budget = [*grown, _rounded(rates[-1] ** 2 / rates[-2])], budget - 1
+            grown, budget = [*grown, curves.rounded(rates[-1] ** 2 / rates[-2])], budget - 1
         if grown == rates:
             return rates, {arm: optimum for arm, (optimum, _) in best.items()}
         rates = grown
@@ -100,18 +98,14 @@ def _tuned_rates(
 
 
 def _best(
-    arm: str, point: str, rates: list[float], seeds: list[int], done: dict[Trial, Result], delta: float
+    arm: str, point: str, rates: list[float], done: dict[Trial, Result], rules: Rules
 ) -> tuple[curves.Optimum, bool]:
     """The best rate, and whether any run at its rung trained."""
-    cells = [[done[Trial(arm, point, rate, seed)] for seed in seeds] for rate in rates]
-    losses = np.array([[np.nan if cell.failed else cell.val_loss for cell in row] for row in cells])
-    best = curves.optimum(rates, losses, [[cell.initial_loss for cell in row] for row in cells], delta)
-    return best, not all(cell.failed for cell in cells[best.index])
+    runs = {rate: {seed: done[Trial(arm, point, rate, seed)] for seed in rules.tuning_seeds} for rate in rates}
+    best = tuned(runs, rules)
+    assert best is not None  # all of its tuning runs are finished
+    return best, not all(run.failed for run in runs[rates[best.index]].values())
 
 
 def _trials(arms: list[str], point: str, rates: list[float], seeds: list[int]) -> list[Trial]:
     return [Trial(arm, point, rate, seed) for seed, rate, arm in product(seeds, rates, arms)]
-
-
-def _rounded(rate: float) -> float:
-    return float(f"{rate:.3g}")

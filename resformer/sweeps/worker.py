@@ -20,11 +20,10 @@ import torch
 from ..files import locked, write_yaml
 from ..programs import BAD_INPUT, FAILED, INTERRUPTED
 from ..training import RunConfig
+from ..training.interruption import answering
 from .outcomes import record_attempt
 from .program import train
 from .provenance import Facts, differences, of_this_process, record
-
-TRIAL_FILE = "trial.yaml"
 
 _PATIENCE = 25.0
 """Seconds in which the processes of an interrupted trial must have saved."""
@@ -120,7 +119,7 @@ def _in_this_process(job: Job) -> int:
 
 
 def _in_processes(job: Job) -> int:
-    file = Path(job.config.run_dir) / TRIAL_FILE
+    file = Path(job.config.run_dir) / "trial.yaml"
     write_yaml(file, job.config.as_dict())
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(job.processes)]
     command = [*launch, "--main_process_port", "0", "-m", "resformer.sweeps.program", job.program, str(file)]
@@ -146,13 +145,8 @@ def _interruptible() -> Iterator[None]:
     def interrupt(number, frame):
         raise _Interrupted
 
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, interrupt) for number in (INTERRUPTED if here else ())}
-    try:
+    with answering(interrupt):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

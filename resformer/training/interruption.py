@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 import torch
@@ -12,9 +14,21 @@ from accelerate import Accelerator
 from ..programs import INTERRUPTED, launcher
 
 
+@contextmanager
+def answering(handler: Callable[[int, Any], None]) -> Iterator[dict[signal.Signals, Any]]:
+    """SIGINT and SIGTERM go to ``handler`` as long as it is open (in the main thread: Python knows no signals in
+    others); what stood there before, by signal."""
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in (INTERRUPTED if here else ())}
+    try:
+        yield before
+    finally:
+        for number, was in before.items():
+            signal.signal(number, was)
+
+
 class Interruption:
-    """Answers SIGINT and SIGTERM with the exit codes 130 and 143, as long as it is open (in the main thread: Python
-    knows no signals in others).
+    """Answers SIGINT and SIGTERM with the exit codes 130 and 143, as long as it is open.
 
     At once, as long as nothing would be lost; between ``defer`` and ``end_at_once`` the signal is remembered, so that
     the loop can save before it ends. A second signal ends the program there and then, whatever it is doing, or, in a
@@ -24,18 +38,17 @@ class Interruption:
     def __init__(self) -> None:
         self.exit_code = 0
         self.deferred = False
+        self.open = ExitStack()
         self.before: dict[signal.Signals, Any] = {}
         # 'accelerate launch' with one process ends at a SIGTERM without a word to the run, which would go on alone.
         self.launcher = launcher()
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._note) for number in INTERRUPTED}
+        self.before = self.open.enter_context(answering(self._note))
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        self.open.close()
 
     def _note(self, number, frame) -> None:
         if self.exit_code:

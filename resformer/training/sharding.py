@@ -64,10 +64,6 @@ def load_weights(model: ResformerForCausalLM, file: Path) -> None:
             ours.copy_(like(ours, theirs))
 
 
-def whole_norm(norm: torch.Tensor) -> float:
-    return float(whole(norm))
-
-
 def _tensors(model) -> list[torch.Tensor]:
     return [*model.parameters(), *model.buffers()]
 

@@ -11,7 +11,7 @@ from accelerate.utils import AutocastKwargs
 
 from .config import OptimizerConfig
 from .optimizers import Float32
-from .sharding import is_sharded, whole_norm
+from .sharding import is_sharded, whole
 
 
 def train_step(
@@ -45,7 +45,7 @@ def train_step(
             accelerator.backward(output.loss / accumulation)
         loss += output.cross_entropy.detach() / accumulation
     loss = accelerator.reduce(loss, "mean")
-    grad_norm = whole_norm(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf))
+    grad_norm = float(whole(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf)))
     finite = math.isfinite(grad_norm) and math.isfinite(loss)
     for optimizer in optimizers:
         if finite:

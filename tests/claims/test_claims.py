@@ -15,7 +15,7 @@ from resformer.claims import CLAIMS, initial, looks, page, program, results, tra
 from resformer.claims.claim import Claim, Criterion, Plot, decide
 from resformer.claims.looks import Signal
 from resformer.claims.studies import Initial, Trained
-from resformer.claims.terms import COLUMNS, At, Chance, Decades, Layers, Minus, MoreOften, Over, Slope
+from resformer.claims.terms import COLUMNS, At, Chance, Decades, Layers, Minus, Over, Slope
 from resformer.stability import curvature
 from resformer.sweeping import as_sweep_config
 from resformer.sweeps.inference import Estimate
@@ -93,9 +93,6 @@ def test_chances_have_exact_intervals():
     found = Chance("bad", "a", 1).estimate(frame, 0.95)
     exact = stats.binomtest(6, 6).proportion_ci(0.95)
     assert (found.mean, found.low, found.high) == pytest.approx((1.0, exact.low, exact.high))
-    more = MoreOften(Chance("bad", "a", 1), Chance("bad", "b", 1)).estimate(frame, 0.95)
-    low = stats.binomtest(6, 6).proportion_ci(0.975).low - stats.binomtest(1, 6).proportion_ci(0.975).high
-    assert more.mean == pytest.approx(5 / 6) and more.low == pytest.approx(low)
 
 
 def test_smoothness_of_a_quadratic_is_known(monkeypatch):

@@ -10,6 +10,7 @@ import torch
 from face_helpers import tiny, tiny_sweep
 
 import resformer
+from resformer import programs
 from resformer.model.specification import KINDS
 from resformer.sweeping import as_sweep_config
 
@@ -24,6 +25,12 @@ def test_importing_loads_no_trainer_and_no_figures():
     assert set(resformer.__all__) <= set(dir(resformer))
     with pytest.raises(AttributeError, match="trian"):
         _ = resformer.trian
+
+
+def test_what_is_to_be_typed_is_there(monkeypatch):
+    assert programs.command_of("report") == "python recipes/report.py"
+    monkeypatch.setattr(programs, "RECIPES", Path(programs.__file__).parent / "recipes")
+    assert programs.command_of("report") == "python -m resformer report"
 
 
 def test_all_kinds_are_in_the_table():

@@ -68,6 +68,12 @@ def test_it_fits_the_window_and_can_be_read(browser, whole, width, scheme):
     must_be_readable(browser, whole / "report" / "index.html", width, scheme)
 
 
+def test_the_references_are_those_of_the_kinds_compared(whole):
+    text = (whole / "report" / "references.bib").read_text()
+    assert "eprint = {1706.03762}" in text and "note = {residual connection: post}" in text
+    assert "He et al" not in text and "author = {He and others}" in text  # of plain
+
+
 def test_the_table_sorts_by_any_column_both_ways(page):
     page.click("#verdicts th button:text-is('loss')")
     losses = [float(text.split()[0]) for text in column(page, "loss") if text]  # of an arm without a sound run: none

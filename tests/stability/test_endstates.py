@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from resformer.stability.endstate import BAD_ENDS, END_STATES, FAILED, StabilityWatch, end_state_of, is_degraded
+from resformer.stability.endstate import BAD_ENDS, END_STATES, FAILED, StabilityWatch, end_state_of
 
 UNIGRAM = 4.7
 
@@ -36,26 +36,25 @@ def exploded():
 
 
 CASES = {
-    "ok": (descent(), 2.0, 1.95),
-    "spiked-recovered": (spiked(), 2.0, 1.95),
-    "degraded": (descent(end=2.5), 2.5, 2.0),
-    "stuck": (descent(end=UNIGRAM), 4.65, 2.0),
-    "diverged": (exploded(), 12.0, 2.0),
+    "ok": (descent(), 2.0),
+    "spiked-recovered": (spiked(), 2.0),
+    "stuck": (descent(end=UNIGRAM), 4.65),
+    "diverged": (exploded(), 12.0),
 }
 
 
-@pytest.mark.parametrize("state", END_STATES)
+@pytest.mark.parametrize("state", CASES)
 def test_each_state(state):
-    losses, val_loss, best = CASES[state]
-    summary = watched(losses).summary(val_loss, UNIGRAM, best)
+    losses, val_loss = CASES[state]
+    summary = watched(losses).summary(val_loss, UNIGRAM)
     assert summary["end_state"] == state
     assert (summary["divergence_step"] is not None) == (state == "diverged")
     json.dumps(summary, allow_nan=False)
 
 
-@pytest.mark.parametrize("state", [state for state in END_STATES if state != "degraded"])
+@pytest.mark.parametrize("state", CASES)
 def test_a_summary_without_an_end_state_is_judged_by_its_losses(state):
-    losses, val_loss, _ = CASES[state]
+    losses, val_loss = CASES[state]
     summary = {"status": "completed", "val_loss": val_loss, "unigram_entropy": UNIGRAM}
     assert end_state_of(summary, losses) == state
     assert end_state_of(summary | {"end_state": "degraded"}, losses) == "degraded"
@@ -67,7 +66,7 @@ def test_a_summary_without_an_end_state_is_judged_by_its_losses(state):
 def test_what_is_a_bad_end_and_what_a_failure():
     assert FAILED == ("stuck", "diverged")
     assert set(END_STATES) - set(BAD_ENDS) == {"ok", "spiked-recovered"}
-    assert is_degraded(2.21, best=2.0) and not is_degraded(2.2, best=2.0) and is_degraded(2.2, 2.0, delta=0.1)
+    assert set(END_STATES) - set(CASES) == {"degraded"}  # which takes other runs to say
 
 
 def test_divergence_is_dated_to_its_first_step():

@@ -84,9 +84,16 @@ class Scenario:
     def rules(self) -> Rules:
         names = ["base", "again", *self.arms, "broken"] if "base" not in self.arms else ["again", *self.arms, "broken"]
         whole = Rules(
-            names, [f"L={k}" for k in range(self.points)], "base", [1000 + k for k in range(self.tuning)],
-            list(range(self.seeds)), "again", "broken", looks=self.looks, margin=self.margin,
-        )  # fmt: skip
+            arms=names,
+            points=[f"L={k}" for k in range(self.points)],
+            baseline="base",
+            tuning_seeds=[1000 + k for k in range(self.tuning)],
+            reporting_seeds=list(range(self.seeds)),
+            a_a_control="again",
+            positive_control="broken",
+            looks=self.looks,
+            margin=self.margin,
+        )
         return replace(whole, **self.extra)
 
     def truths(self) -> dict[str, Truth]:

@@ -155,7 +155,9 @@ def test_equal_time_is_a_comparison_of_its_own():
 
 def test_a_design_that_cannot_answer_says_what_would_suffice():
     names = [f"a{k}" for k in range(30)]
-    few = Rules(["base", *names], ["p"], "base", [1000], [0, 1, 2, 3, 4])
+    few = Rules(
+        arms=["base", *names], points=["p"], baseline="base", tuning_seeds=[1000], reporting_seeds=[0, 1, 2, 3, 4]
+    )
     stability, loss, tuning = design_warnings(few)
     assert "7 seeds" in stability
     assert "standard deviations" in loss
