@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..model import ResformerConfig, ResformerForCausalLM
+from ..model.options import ResformerOptions
 from .measure import Batch
 from .seam import SiteView, measurable, run, watching, watching_final_states
 from .signal import precise, rms, token_similarity
@@ -96,7 +97,7 @@ def _expected(took: dict[int, float], depth: int) -> float:
 
 
 def _at_depth(options: dict, depth: int) -> ResformerConfig:
-    kept = {name: options[name] for name in ResformerConfig.__annotations__ if name in options}
+    kept = {name: options[name] for name in ResformerOptions.__annotations__ if name in options}
     try:
         return ResformerConfig(**(kept | {"num_hidden_layers": depth}))
     except ValueError as error:

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from ..data import Corpus, DataConfig
 from ..files import CHECKSUMS, damage, read_yaml
 from ..model import ResformerConfig, ResformerForCausalLM
+from ..model.options import ResformerOptions
 from .checkpoints import OPTIMIZERS
 from .config import RunConfig, read_config
 from .resuming import newest_whole
@@ -100,7 +101,7 @@ class Target:
     def init_config(self, width: int, initialization: str | None) -> ResformerConfig:
         """The target's configuration at another width; with ``xavier`` embeddings have unit variance, as in theory."""
         options = self.model.config.to_dict()
-        kept = {name: options[name] for name in ResformerConfig.__annotations__ if name in options}
+        kept = {name: options[name] for name in ResformerOptions.__annotations__ if name in options}
         heads = max(1, width // 64)
         kept |= {"hidden_size": width, "intermediate_size": None, "head_dim": None, "num_attention_heads": heads,
                  "num_key_value_heads": None, "vocab_size": _VOCABULARY}  # fmt: skip
