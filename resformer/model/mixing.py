@@ -1,8 +1,8 @@
 """What streams and sources are mixed by, in the order of operations that reads and writes them least often.
 
-Each function says its formula. Eager, a batched product of tiny matrices reads a state once and writes it once; compiled,
-it would be a call that nothing fuses with, where a broadcast sum becomes part of what stands around it. That both give
-the formula's values and gradients is tested.
+Each function says its formula. Eager, a batched product of tiny matrices reads a state once and writes it once;
+compiled, it would be a call that nothing fuses with, where a broadcast sum becomes part of what stands around it. That
+both give the formula's values and gradients is tested.
 """
 
 import torch

@@ -190,7 +190,8 @@ class _DepthAttention(nn.Module):
         return torch.rsqrt(v.square().mean(-1, True, dtype=dtype) + self.norm.eps)
 
     def forward(self, sources, query=0):
-        if not torch.compiler.is_compiling() and sources[0].dtype == self.query.dtype and self.query.dtype.itemsize >= 4:
+        full = self.query.dtype.itemsize >= 4 and all(v.dtype == self.query.dtype for v in sources)
+        if full and not torch.compiler.is_compiling():
             direction = self.query.view(-1, self.query.shape[-1])[query] * self.norm.weight
             return AttendOverDepth.apply(direction, self.heads, self.norm.eps, *sources)
         # A sum of products, not one stacked matrix product, which would keep a copy of the whole history.
