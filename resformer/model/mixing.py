@@ -31,15 +31,15 @@ def broadcast_sum(weights: torch.Tensor, streams: torch.Tensor) -> torch.Tensor:
 
 
 def written(weights: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """``weights y^T``: what each stream gets, ``[batch, time, streams, hidden]``.
+    """``weights y^T`` in the dtype of the weights: what each stream gets, ``[batch, time, streams, hidden]``.
 
     Args:
         weights: ``[..., streams]``.
         y: the branch's output, ``[batch, time, hidden]``.
     """
-    if torch.compiler.is_compiling() or y.dtype != weights.dtype or torch.is_autocast_enabled(y.device.type):
+    if torch.compiler.is_compiling():
         return weights.unsqueeze(-1) * y.unsqueeze(-2)
-    return weights.unsqueeze(-1) @ y.unsqueeze(-2)
+    return weights.unsqueeze(-1) @ y.to(weights.dtype).unsqueeze(-2)
 
 
 class AttendOverDepth(torch.autograd.Function):

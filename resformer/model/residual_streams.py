@@ -71,7 +71,8 @@ class HyperConnections(Residual):
             alpha, beta = self.maps(streams)
             h, carried = mixed(alpha, streams, [1, self.n])
         y = f(self.norm(h.squeeze(-2)))
-        return carried + written(beta, y)
+        with full_precision(streams):
+            return carried + written(beta, y)
 
     def exit(self, streams):
         return streams.mean(-2)
@@ -284,7 +285,8 @@ class ManifoldHyperConnections(Residual):
             maps = read.unsqueeze(-1) if mixing is None else torch.cat([read.unsqueeze(-1), mixing], dim=-1)
             h, *carried = mixed(maps.to(streams.dtype), streams, [1] if mixing is None else [1, self.n])
         y = f(self.norm(h.squeeze(-2)))
-        return (carried[0] if carried else streams) + written(write.to(streams.dtype), y)
+        with full_precision(streams):
+            return (carried[0] if carried else streams) + written(write.to(streams.dtype), y)
 
     def exit(self, streams):
         return streams.mean(-2)
