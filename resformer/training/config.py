@@ -102,8 +102,9 @@ class TrainConfig:
     """Optimiser steps between looks at the whole stream (layers.parquet, report.html); 0 never looks."""
     record_sequences: int = within(1, SEQUENCES, 4)
     """Held-out sequences of the batch on which the stream is looked at."""
-    compile: bool = False
-    """Compile each block with torch.compile."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile each block with torch.compile: true, false, or auto, where the run is long enough to earn it back, by an
+    estimate that its first lines say."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
     shard: bool = False
