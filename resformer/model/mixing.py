@@ -76,8 +76,8 @@ class AttendOverDepth(torch.autograd.Function):
             torch.addcmul(torch.addcmul(w * grad, a, vector), o, v).flatten(-2)
             for w, a, o, v in zip(weights, along, own, split, strict=True)
         )
-        of_direction = sum(torch.einsum("bthc,bthd->hd", a, v) for a, v in zip(along, split, strict=True))
-        return of_direction.flatten(), None, None, *of_sources
+        of_direction = [torch.einsum("bthc,bthd->hd", a, v) for a, v in zip(along, split, strict=True)]
+        return torch.stack(of_direction).sum(0).flatten(), None, None, *of_sources
 
 
 def _depth_weights(direction, heads, eps, sources):

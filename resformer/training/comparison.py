@@ -6,7 +6,6 @@ import dataclasses
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -65,10 +64,10 @@ def compare(
         new_tokens: also generate so many tokens, with a cache, one sequence, ``pre`` and Llama in turn; 0 does not.
 
     Returns:
-        In ``table``: ``model``, ``way``, ``parameters``, ``milliseconds`` (median), ``spread`` (half the distance of the
-        quartiles over the median), ``tokens_per_second``, ``to_pre`` (median ratio within a round, to ``pre`` in the same
-        way), ``utilisation`` (matrix products a second over the ceiling), ``peak_bytes`` (all tensors of a step; nan
-        where it cannot be counted), ``first_seconds`` (the first step, compiling included).
+        In ``table``: ``model``, ``way``, ``parameters``, ``milliseconds`` (median), ``spread`` (half the distance of
+        the quartiles over the median), ``tokens_per_second``, ``to_pre`` (median ratio within a round, to ``pre`` in
+        the same way), ``utilisation`` (matrix products a second over the ceiling), ``peak_bytes`` (all tensors of a
+        step; nan where it cannot be counted), ``first_seconds`` (the first step, compiling included).
     """
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     length = shape["max_position_embeddings"]
@@ -288,15 +287,14 @@ def _x_transformers(shape: dict[str, Any]) -> Callable[[], Any]:
             attn_dim_head=width // shape["num_attention_heads"], ff_mult=shape["intermediate_size"] / width,
             ff_glu=True, ff_swish=True, ff_no_bias=True, rotary_pos_emb=True, use_rmsnorm=True, attn_flash=True,
         )  # fmt: skip
-        return _WithLoss(
-            TransformerWrapper(
-                num_tokens=shape["vocab_size"],
-                max_seq_len=shape["max_position_embeddings"],
-                attn_layers=layers,
-                use_abs_pos_emb=False,
-                tie_embedding=True,
-            )  # fmt: skip
+        model = TransformerWrapper(
+            num_tokens=shape["vocab_size"],
+            max_seq_len=shape["max_position_embeddings"],
+            attn_layers=layers,
+            use_abs_pos_emb=False,
+            tie_embedding=True,
         )
+        return _WithLoss(model)
 
     return make
 
@@ -341,10 +339,14 @@ def rendered(found: Comparison, format: str) -> str:
     else:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
-    lines += ["", f"{about['device']}, precision {about['precision']}, torch {about['versions']['torch']}, transformers "
-              f"{about['versions']['transformers']}, commit {about['commit']}; medians of {about['rounds']} rounds in turn",
-              f"ceiling: {ceiling['products_per_second'] / 1e9:,.0f} GF/s of matrix products, "
-              f"{ceiling['bytes_per_second'] / 1e9:.1f} GB/s of a copy"]  # fmt: skip
+    used = ", ".join(f"{name} {about['versions'][name]}" for name in ("torch", "transformers"))
+    lines += [
+        "",
+        f"{about['device']}, precision {about['precision']}, {used}, commit {about['commit']}",
+        f"medians of {about['rounds']} rounds in turn, {about['batch_size']} sequences, {about['shape']}",
+        f"ceiling: {ceiling['products_per_second'] / 1e9:,.0f} GF/s of matrix products, "
+        f"{ceiling['bytes_per_second'] / 1e9:.1f} GB/s of a copy",
+    ]
     lines.append("start-up: " + ", ".join(f"{name} {s:.2f} s" for name, s in about["start_up_seconds"].items()))
     if "loop" in about:
         lines.append(f"the loop of recipes/train.py takes {about['loop']:.3f} of the bare step of pre, eager")
