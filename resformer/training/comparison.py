@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -141,7 +142,7 @@ def start_up() -> dict[str, float]:
         "the trainer": "import resformer; resformer.Trainer",
         "torch alone": "import torch",
     }
-    return {name: min(timed(lambda s=script: _run(s)) for _ in range(2)) for name, script in scripts.items()}
+    return {name: min(timed(partial(_run, script)) for _ in range(2)) for name, script in scripts.items()}
 
 
 def grow(
@@ -213,7 +214,7 @@ def generate(
         with torch.autocast(device.type, torch.bfloat16, enabled=default_precision() == "bf16"):
             model.generate(prompt, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)
 
-    taken = [{name: timed(lambda m=model: call(m)) for name, model in models.items()} for _ in range(rounds + 1)][1:]
+    taken = [{name: timed(partial(call, model)) for name, model in models.items()} for _ in range(rounds + 1)][1:]
     return {name: new_tokens / statistics.median(found[name] for found in taken) for name in models}
 
 
