@@ -5,7 +5,6 @@ python recipes/benchmark_recorder.py [--residual pre] [--rounds 15]
 
 from resformer.programs import arguments_of, run_program
 from resformer.training import run_config
-from resformer.training.benchmark import recorder_cost
 
 
 def benchmark(residual: str = "pre", rounds: int = 15) -> None:
@@ -15,6 +14,8 @@ def benchmark(residual: str = "pre", rounds: int = 15) -> None:
         residual: as in ``model.residual``.
         rounds: timed rounds, after two that are not.
     """
+    from resformer.training.benchmark import recorder_cost  # help does not wait for it
+
     config = run_config({"model.residual": residual})
     watch, look = recorder_cost(config, rounds)
     every = config.train.record_every

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from resformer.claims.program import CLAIMS, chosen, listed, run_claims
 from resformer.programs import read_arguments, run_program
 
 
@@ -25,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--minutes", type=float | None, default=None, help="run nothing that would take longer than that")
     add("--out", type=str | None, default=None, help="folder of results and page; by default runs/claims")
     options = read_arguments(parser, arguments)
+    from resformer.claims.program import CLAIMS, chosen, listed, run_claims  # help does not wait for it
+
     size, minutes = options["size"], options["minutes"]
     claims = chosen(CLAIMS if options["all"] else options["names"], size)
     if options["list"] or not claims:

@@ -12,10 +12,6 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from resformer.programs import read_arguments, run_program
-from resformer.report import runs, sweep, sweeps
-from resformer.report.screenshot import screenshot
-from resformer.report.study import compared
-from resformer.report.watch import watch
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,6 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--screenshot", type=str | None, default=None, metavar="PNG", help="also what a browser first shows of the page"
     )
     options = read_arguments(parser, arguments)
+    from resformer.report import runs, sweep, sweeps  # help waits for none of these
+    from resformer.report.screenshot import screenshot
+    from resformer.report.study import compared
+    from resformer.report.watch import watch
+
     folders = [Path(folder) for folder in options["folders"]]
     of_sweeps = [folder for folder in folders if (folder / "sweep.yaml").exists()]
     if of_sweeps and len(folders) > 1:

@@ -6,11 +6,14 @@ The same command goes on with a sweep that was stopped. `--dry_run` prints the p
 """
 
 from resformer.programs import run_program
-from resformer.sweeps import parse_sweep, run_sweep
+from resformer.sweeps.config import parse_sweep
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return run_sweep(parse_sweep(arguments)).exit_code
+    config = parse_sweep(arguments)
+    from resformer.sweeps import run_sweep  # help does not wait for it
+
+    return run_sweep(config).exit_code
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ python recipes/variants.py [--format text|markdown|json]
 from typing import Literal
 
 import resformer
-from resformer.catalogue import markdown, text
 from resformer.programs import arguments_of, run_program
 
 
@@ -16,6 +15,8 @@ def table(format: Literal["text", "markdown", "json"] = "text") -> str:
     Args:
         format: text, markdown or json.
     """
+    from resformer.catalogue import markdown, text  # help does not wait for it
+
     found = resformer.variants()
     if format == "json":
         return str(found.to_json(orient="records", indent=2, double_precision=15))

@@ -11,16 +11,18 @@ What the programs do, a notebook does in a line:
     resformer.check(MyResidual)
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
-
-from .model import ResformerConfig, ResformerForCausalLM, ResformerModel, Residual
+from .lazily import lazily
+from .registering import register_when_loaded
 
 if TYPE_CHECKING:
     from .catalogue import variants as variants
     from .checks import check as check
+    from .model import ResformerConfig as ResformerConfig
+    from .model import ResformerForCausalLM as ResformerForCausalLM
+    from .model import ResformerModel as ResformerModel
+    from .model import Residual as Residual
     from .probing import Probe as Probe
     from .probing import probe as probe
     from .run import Run as Run
@@ -33,13 +35,13 @@ if TYPE_CHECKING:
     from .training import RunConfig as RunConfig
     from .training import Trainer as Trainer
 
-AutoConfig.register(ResformerConfig.model_type, ResformerConfig)
-AutoModel.register(ResformerConfig, ResformerModel)
-AutoModelForCausalLM.register(ResformerConfig, ResformerForCausalLM)
-
-# Loaded when first used: a model alone needs neither pandas nor a trainer.
+# A model alone needs neither pandas nor a trainer, and help not even a model.
 _WHERE = {
     "Probe": "probing",
+    "ResformerConfig": "model",
+    "ResformerForCausalLM": "model",
+    "ResformerModel": "model",
+    "Residual": "model",
     "Run": "run",
     "RunConfig": "training",
     "SweepResult": "sweeping",
@@ -54,14 +56,8 @@ _WHERE = {
     "variants": "catalogue",
 }
 
-__all__ = ["ResformerConfig", "ResformerForCausalLM", "ResformerModel", "Residual", *_WHERE]
+__all__ = list(_WHERE)
 
+__getattr__, __dir__ = lazily(__name__, _WHERE)
 
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_WHERE[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+register_when_loaded()

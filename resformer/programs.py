@@ -12,7 +12,7 @@ from argparse import ArgumentError
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
@@ -56,7 +56,7 @@ def parser_of(
     else:
         parser.add_function_arguments(described)
     for action in parser._actions:  # where a key is true or false, the flag alone means true
-        if getattr(action, "_typehint", None) is bool:
+        if bool in (hint := getattr(action, "_typehint", None), *get_args(hint)):
             action.nargs, action.const = "?", True
     return parser
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from .initialization import Identity, Normal, parameter, starting
+from .mixing import AttendOverDepth
 from .normalization import RMSNorm, make_norm
 from .residual import Residual, Site, at_least, full_precision
 
@@ -189,6 +190,10 @@ class _DepthAttention(nn.Module):
         return torch.rsqrt(v.square().mean(-1, True, dtype=dtype) + self.norm.eps)
 
     def forward(self, sources, query=0):
+        full = self.query.dtype.itemsize >= 4 and all(v.dtype == self.query.dtype for v in sources)
+        if full and not torch.compiler.is_compiling():
+            direction = self.query.view(-1, self.query.shape[-1])[query] * self.norm.weight
+            return AttendOverDepth.apply(direction, self.heads, self.norm.eps, *sources)
         # A sum of products, not one stacked matrix product, which would keep a copy of the whole history.
         weights = self.weights(sources, query).unsqueeze(-1)
         read = sum(weight * self._split(v) for weight, v in zip(weights, sources, strict=True))

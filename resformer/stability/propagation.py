@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from ..model import ResformerConfig, ResformerForCausalLM
+from ..model.options import ResformerOptions
 from .measure import Batch
 from .seam import SiteView, measurable, run, watching, watching_final_states
 from .signal import precise, rms, token_similarity
@@ -99,7 +100,7 @@ def _expected(took: dict[int, float], depth: int) -> float:
 def options_of(config: PreTrainedConfig) -> dict[str, Any]:
     """The keys of a configuration that make one like it, without what transformers keeps there."""
     options = config.to_dict()
-    return {name: options[name] for name in ResformerConfig.__annotations__ if name in options}
+    return {name: options[name] for name in ResformerOptions.__annotations__ if name in options}
 
 
 def _at_depth(config: ResformerConfig, depth: int) -> ResformerConfig:

@@ -15,8 +15,9 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from ..files import write_json
 from ..training import RunConfig, Trainer
+from ..training.compiling import compile_blocks, decide
 from ..training.optimizers import set_learning_rate
-from ..training.setup import compile_blocks, prepare
+from ..training.setup import prepare
 from ..training.step import train_step
 from .program import find_program
 from .trials import Sweep
@@ -94,7 +95,7 @@ class Stepper:
         self.batch = list(islice(trainer.batches_from(trainer.progress), trainer.accumulation))
         if config.train.gradient_checkpointing:
             trainer.model.activation_checkpointing_enable()
-        if config.train.compile:
+        if decide(config, trainer.model.config, trainer.accelerator)[0]:
             compile_blocks(trainer.model)
         trainer.model.train()
         self.model, *self.optimizers = prepare(trainer.accelerator, trainer.model, trainer.optimizers)

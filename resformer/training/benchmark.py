@@ -22,7 +22,7 @@ from .launch import default_precision
 from .setup import run_folder
 from .trainer import Trainer
 
-_UNTIMED = 2
+UNTIMED = 2
 
 
 def step_times(kinds: list[str], shape: dict[str, Any], batch_size: int, steps: int) -> pd.DataFrame:
@@ -46,8 +46,8 @@ def step_times(kinds: list[str], shape: dict[str, Any], batch_size: int, steps: 
     with TemporaryDirectory() as folder, ready(_loop(shape, batch_size, steps, Path(folder))) as trainer:
         arms: dict[str, Callable[[], object]] = {name: bare_step(model, tokens) for name, model in models.items()}
         arms["loop"], models["loop"] = trainer.step, trainer.model
-        number = range(steps + _UNTIMED)
-        rounds = [{name: timed(arm) for name, arm in arms.items()} for _ in tqdm(number, disable=None)][_UNTIMED:]
+        number = range(steps + UNTIMED)
+        rounds = [{name: timed(arm) for name, arm in arms.items()} for _ in tqdm(number, disable=None)][UNTIMED:]
     rows = []
     for name, model in models.items():
         ratios = [
@@ -69,12 +69,12 @@ def recorder_cost(config: RunConfig, rounds: int) -> tuple[float, float]:
         runs = {every: copy.deepcopy(config) for every in (0, 4)}
         for every, run in runs.items():
             run.train.record_every, run.run_dir = every, str(Path(folder, str(every)))
-            run.train.max_steps = 4 * (rounds + _UNTIMED)
+            run.train.max_steps = 4 * (rounds + UNTIMED)
         with ready(runs[0]) as plain, ready(runs[4]) as watched:
             taken = [
                 [timed(trainer.step) for trainer in (plain, watched, watched, watched, watched)]
-                for _ in tqdm(range(rounds + _UNTIMED), disable=None)
-            ][_UNTIMED:]
+                for _ in tqdm(range(rounds + UNTIMED), disable=None)
+            ][UNTIMED:]
     watch = statistics.median(second / bare - 1 for bare, _, second, *_ in taken)
     look = statistics.median((before + at) / second - 2 for _, _, second, before, at in taken)  # two steps take part
     return watch, look
@@ -125,7 +125,7 @@ def _loop(shape: dict[str, Any], batch_size: int, steps: int, folder: Path) -> R
     data = DataConfig(
         str(folder / "text.txt"), tokenizer="bytes", sequence_length=length, cache_dir=str(folder / "cache")
     )
-    told = RunConfig(data=data, train=TrainConfig(max_steps=steps + _UNTIMED, batch_size=batch_size, record_every=0))
+    told = RunConfig(data=data, train=TrainConfig(max_steps=steps + UNTIMED, batch_size=batch_size, record_every=0))
     values = told.as_dict() | {"run_dir": str(folder / "run")}
     values["model"] |= {name: value for name, value in shape.items() if name != "vocab_size"} | {"residual": "pre"}
     values["optimizer"] |= {"name": "adamw"}

@@ -4,14 +4,17 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..data import DataConfig
 from ..files import read_yaml
 from ..keys import nested, plain
-from ..model import ResformerConfig
+from ..model.options import ResformerOptions
 from ..programs import parser_of, read_arguments
 from ..ranges import check_ranges, named, within
+
+if TYPE_CHECKING:
+    from ..model import ResformerConfig
 
 STEPS, SEQUENCES, SEEDS = 10**9, 2**24, 2**63 - 1
 """The most that a key may say."""
@@ -20,17 +23,16 @@ _SET_BY_THE_TOKENIZER = {"vocab_size", "bos_token_id", "eos_token_id", "pad_toke
 
 def _model_options() -> type:
     """The keys of ``ResformerConfig`` that a person sets, as a dataclass: said once, there."""
-    declared = [f for f in dataclasses.fields(ResformerConfig) if f.name in ResformerConfig.__annotations__]
     defaults = {"hidden_size": 128, "max_position_embeddings": None, "num_attention_heads": 2}
     columns = []
-    for item in declared:
+    for item in dataclasses.fields(ResformerOptions):
         if item.name in _SET_BY_THE_TOKENIZER:
             continue
         default = defaults.get(item.name, item.default)
         hint = int | None if item.name == "max_position_embeddings" else item.type
         columns.append((item.name, hint, field(default=default, metadata=item.metadata)))
     options = dataclasses.make_dataclass("ModelOptions", columns)
-    options.__doc__ = ResformerConfig.__doc__
+    options.__doc__ = ResformerOptions.__doc__
     options.__module__ = __name__  # or no process could hand a configuration to another
     return options
 
@@ -100,8 +102,9 @@ class TrainConfig:
     """Optimiser steps between looks at the whole stream (layers.parquet, report.html); 0 never looks."""
     record_sequences: int = within(1, SEQUENCES, 4)
     """Held-out sequences of the batch on which the stream is looked at."""
-    compile: bool = False
-    """Compile each block with torch.compile."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile each block with torch.compile: true, false, or auto, where the run is long enough to earn it back, by an
+    estimate that its first lines say."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them."""
     shard: bool = False
@@ -175,8 +178,10 @@ class RunConfig:
     def longest_sequence(self) -> int:
         return self.model.max_position_embeddings or self.data.sequence_length  # type: ignore[attr-defined]
 
-    def model_config(self, **tokenizer_facts: Any) -> ResformerConfig:
+    def model_config(self, **tokenizer_facts: Any) -> "ResformerConfig":
         """The model's configuration, with what only the tokenizer knows (``vocab_size``, ``eos_token_id``, ...)."""
+        from ..model import ResformerConfig
+
         options = vars(self.model) | {"max_position_embeddings": self.longest_sequence()}
         return ResformerConfig(**options, **tokenizer_facts)  # type: ignore[arg-type]
 

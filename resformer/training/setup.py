@@ -6,13 +6,12 @@ from pathlib import Path
 
 import psutil
 import torch
-import torch._dynamo
-import torch._inductor.config
 from accelerate import Accelerator
 
 from ..data import Corpus
 from ..files import locked, remove_leftovers, write_yaml
 from ..model import ResformerConfig
+from .compiling import branch_weights
 from .config import RunConfig
 from .resuming import refuse_another_run
 from .sharding import is_sharded
@@ -39,11 +38,8 @@ def refuse_what_does_not_fit(
     """
     on_gpu = accelerator.device.type == "cuda"
     memory = torch.cuda.mem_get_info()[1] if on_gpu else psutil.virtual_memory().total + psutil.swap_memory().total
-    heads = model_config.num_attention_heads + model_config.num_key_value_heads  # type: ignore[operator]
     weights = model_config.vocab_size * model_config.widths()[0]
-    for layer, width in enumerate(model_config.widths()):
-        mlp = (3 if model_config.gated_mlp else 2) * model_config.at(layer).intermediate_size  # type: ignore[operator]
-        weights += width * (2 * heads * model_config.head_dim + mlp)  # type: ignore[operator]
+    weights += sum(branch_weights(model_config, layer) for layer in range(model_config.num_hidden_layers))
     split = accelerator.num_processes if config.train.shard else 1
     stream = micro_batch_size * config.data.sequence_length * sum(model_config.widths())
     if (needed := 4 * (2 * weights // split + stream)) > memory:
@@ -105,19 +101,3 @@ def prepare(accelerator: Accelerator, model, optimizers: list) -> tuple:
     if is_sharded(model):
         return model, *(accelerator.prepare(optimizer) for optimizer in optimizers)
     return accelerator.prepare(model, *optimizers)
-
-
-def compile_blocks(model) -> None:
-    """Compile each block in place; blocks that differ only in depth share a graph. Dropout draws the numbers that it
-    draws uncompiled.
-
-    Where a connection's history grows with depth every block is another graph, one for training and one for evaluation,
-    and all that one process compiles counts against torch's limit, past which it would go on uncompiled without a word.
-    """
-    blocks, limits = model.model.layers, torch._dynamo.config
-    torch._inductor.config.fallback_random = True
-    limits.recompile_limit += 2 * len(blocks)
-    limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, limits.recompile_limit)
-    limits.fail_on_recompile_limit_hit = True
-    for block in blocks:
-        block.compile()

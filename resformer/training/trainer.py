@@ -11,7 +11,7 @@ from ..data import load_corpus, training_batches
 from ..keys import flat
 from ..model import ResformerForCausalLM
 from ..programs import DIVERGED, DONE, is_watched
-from . import checkpoints, finishing, nonfinite, resuming, setup, sharding
+from . import checkpoints, compiling, finishing, nonfinite, resuming, setup, sharding
 from .config import RunConfig
 from .evaluation import bits_per_byte, evaluate
 from .instrumentation import make_instruments
@@ -112,11 +112,13 @@ class Trainer:
             return False
         resuming.set_later_ones_aside(self.folder, self.progress.step, accelerator)
         start_trackers(accelerator, flat(self.config.as_dict()))
+        compiles, why = compiling.decide(self.config, self.model.config, accelerator)
         finishing.greet(self.config, self.model, self.corpus, accelerator, resumed)
+        accelerator.print(f"compile    {'yes' if compiles else 'no'} ({why})", flush=True)
         if train.gradient_checkpointing:
             self.model.activation_checkpointing_enable()
-        if train.compile:
-            setup.compile_blocks(self.model)
+        if compiles:
+            compiling.compile_blocks(self.model)
         self.wrapped, *self.optimizers = setup.prepare(accelerator, self.model, self.optimizers)
         self.log = MetricsLog(
             self.folder / "metrics.jsonl",

@@ -18,7 +18,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_importing_loads_no_trainer_and_no_figures():
-    heavy = ["pandas", "altair", "datasets", "jsonargparse", "pyarrow", "rich", "resformer.training"]
+    heavy = [
+        "torch",
+        "transformers",
+        "pandas",
+        "altair",
+        "datasets",
+        "jsonargparse",
+        "pyarrow",
+        "rich",
+        "resformer.training",
+    ]
     script = f"import sys, resformer; print([name for name in {heavy!r} if name in sys.modules]); resformer.Run"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
@@ -163,3 +173,43 @@ def test_a_wrong_word_is_one_line_and_exit_code_2(arguments, named):
     assert refused.stdout == ""
     assert named in refused.stderr
     assert refused.stderr.count("\n") == 1
+
+
+ORDERS = [
+    "from resformer import ResformerConfig",
+    "from resformer.model.configuration_resformer import ResformerConfig",
+    "from transformers import AutoModelForCausalLM",
+    "from transformers import pipeline",
+    "from transformers import Trainer",
+    "from transformers import AutoTokenizer; import resformer",
+]
+
+
+@pytest.mark.parametrize("first", ORDERS)
+def test_the_auto_classes_know_ours_whichever_is_loaded_first(first):
+    """Both import each other: what is loaded first must not find the other half made."""
+    script = f"""
+import {"sys" if "; import" in first else "resformer"}
+{first}
+from transformers import AutoConfig, AutoModelForCausalLM
+config = AutoConfig.for_model("resformer", hidden_size=8, num_attention_heads=1, num_hidden_layers=1)
+print(type(AutoModelForCausalLM.from_config(config)).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "ResformerForCausalLM\n"
+
+
+@pytest.mark.parametrize("name", ["train", "sweep", "report", "claims", "variants", "evaluate", "benchmark"])
+def test_help_loads_no_tensor_library(name):
+    script = f"""
+import runpy, sys
+sys.argv = ["{name}.py", "--help"]
+try:
+    runpy.run_path("recipes/{name}.py", run_name="__main__")
+finally:
+    heavy = ["torch", "transformers", "accelerate", "datasets", "pandas", "altair"]
+    assert not (loaded := [name for name in heavy if name in sys.modules]), loaded
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout

@@ -30,7 +30,8 @@ def test_the_ledger_is_what_is_dispatched(residual):
     assert ours.products == counted(FlopCounterMode(display=False), model).get_total_flops()
     with torch.no_grad(), Operations() as forward:
         model.model(input_ids=tokens(1, LENGTH), use_cache=False)
-    assert 3 * forward.products == ours.products
+    # Attention over depth has a product in its backward pass, for the gradient of its query, and none in its forward.
+    assert 3 * forward.products == pytest.approx(ours.products, rel=0.02 if "attn_res" in str(residual) else 0)
     assert ours.products < ledger
     assert ledger == pytest.approx(ours.total, rel=0.05)  # the CPU's norms and masks are other operations
 

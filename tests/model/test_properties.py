@@ -93,7 +93,7 @@ def test_compiled_blocks_share_graphs(residual):
     expected = model(input_ids=ids, labels=ids).loss
     for block in model.model.layers:
         block.compile(backend=counter, fullgraph=True)
-    assert torch.equal(model(input_ids=ids, labels=ids).loss, expected)
+    torch.testing.assert_close(model(input_ids=ids, labels=ids).loss, expected)  # streams are mixed in another order
     grows = residual.startswith(("attn_res", "concat", "denseformer", "mudd", "unet"))
     assert counter.frame_count <= (6 if grows or keeps_middle else 3)
 

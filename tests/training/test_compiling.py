@@ -6,7 +6,8 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from resformer import ResformerConfig, ResformerForCausalLM
-from resformer.training.setup import compile_blocks
+from resformer.training import parse_arguments, run_config
+from resformer.training.compiling import compile_blocks, decide
 
 
 @pytest.fixture
@@ -34,3 +35,76 @@ def test_each_of_many_stacks_is_compiled(monkeypatch, limits):
         before = counter.frame_count
         model.train()(ids, labels=ids).loss.backward()
         assert counter.frame_count > before, number
+
+
+def test_a_model_of_equal_shape_reuses_what_was_compiled(monkeypatch, limits):
+    """As the trials of a sweep's worker are, which differ in rate and seed."""
+    counter, real = CompileCounter(), nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda module: real(module, backend=counter))
+    ids, frames = torch.arange(8)[None], []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = ResformerForCausalLM(
+            ResformerConfig(hidden_size=8, num_hidden_layers=3, num_attention_heads=2, vocab_size=8, residual="hyper")
+        )
+        compile_blocks(model)
+        model.train()(ids, labels=ids).loss.backward()
+        frames.append(counter.frame_count)
+    assert frames[0] == frames[-1]
+
+
+class _Accelerator:
+    def __init__(self, device: str = "cpu", precision: str = "no"):
+        self.device, self.mixed_precision, self.num_processes = torch.device(device), precision, 1
+
+
+def decided(keys: dict, accelerator=None) -> tuple[bool, str]:
+    config = run_config(keys)
+    return decide(config, config.model_config(vocab_size=2048), accelerator or _Accelerator())
+
+
+@pytest.fixture
+def equipped(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr("resformer.training.compiling.has_triton", lambda: True)
+
+
+@pytest.mark.usefixtures("equipped")
+def test_auto_compiles_what_is_long_enough():
+    long = {"train.max_steps": 10**6}
+    assert not decided({})[0]
+    assert decided(long)[0]
+    assert not decided({"train.max_steps": 500}, _Accelerator("cuda"))[0]
+    large = {"model.hidden_size": 1024, "model.num_hidden_layers": 24, "train.max_steps": 20_000}
+    assert decided(large, _Accelerator("cuda", "bf16"))[0]
+    assert "about" in decided(long)[1]
+
+
+@pytest.mark.usefixtures("equipped")
+@pytest.mark.parametrize("residual", ["pre", "hyper", "attn_res", "mhc"])
+def test_the_arms_of_a_sweep_decide_alike(residual):
+    for steps in (1_000, 10_000, 100_000):
+        keys = {"train.max_steps": steps}
+        assert decided(keys | {"model.residual": residual}) == decided(keys | {"model.residual": "pre"})
+
+
+@pytest.mark.usefixtures("equipped")
+@pytest.mark.parametrize("told", [True, False])
+def test_what_is_told_is_done(told):
+    assert decided({"train.compile": told, "train.max_steps": 10**6}) == (told, "as told")
+    assert run_config({"train.compile": told}).train.compile is told
+
+
+def test_auto_does_not_compile_where_it_cannot(monkeypatch):
+    long = {"train.max_steps": 10**6}
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert decided(long) == (False, "auto, there is no C++ compiler")
+    assert not decided(long, _Accelerator("mps"))[0]
+    assert not decided(long | {"train.gradient_checkpointing": True})[0]
+    monkeypatch.setattr("resformer.training.compiling.has_triton", lambda: False)
+    assert decided(long, _Accelerator("cuda")) == (False, "auto, there is no Triton")
+
+
+def test_compile_is_a_flag_that_may_be_given_a_value():
+    for words, value in ([], "auto"), (["--train.compile"], True), (["--train.compile", "false"], False):
+        assert parse_arguments(words).train.compile == value

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from resformer import ResformerConfig, ResformerForCausalLM
 from resformer.data import DataConfig
 from resformer.keys import flat
+from resformer.model.options import ResformerOptions
 from resformer.training import RunConfig, parse_arguments
 from resformer.training.config import ModelOptions, OptimizerConfig, ScheduleConfig, TrainConfig, run_config
 from resformer.training.optimizers import build_optimizers, lr_factor
@@ -39,7 +40,7 @@ def test_every_number_has_a_range_and_it_is_finite():
     of_the_tokenizer = {"pad_token_id", "bos_token_id", "eos_token_id"}
     for group in GROUPS:
         for item in dataclasses.fields(group):
-            declared_here = group is not ResformerConfig or item.name in ResformerConfig.__annotations__
+            declared_here = group is not ResformerConfig or item.name in ResformerOptions.__annotations__
             if declared_here and kinds(item.type) & {int, float, "int", "float"} and item.name not in of_the_tokenizer:
                 low, high = item.metadata["range"]
                 assert -math.inf < low < high < math.inf, (group, item.name)

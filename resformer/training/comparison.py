@@ -1,0 +1,356 @@
+"""What a step of a kind takes, beside other packages' models and beside what the device can do at the most."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm.auto import tqdm
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from ..model import ResformerConfig, ResformerForCausalLM
+from .benchmark import UNTIMED, bare_step, timed
+from .compiling import compile_blocks
+from .launch import default_precision
+from .provenance import device_name, git_commit, versions
+
+OTHERS = ("llama", "gpt2", "x-transformers")
+WAYS = ("eager", "compiled")
+
+
+@dataclass
+class Comparison:
+    """What was measured: ``table`` has a row for each model and way, ``ceiling`` what the device reached at the most in
+    the same process, ``about`` on what and how."""
+
+    table: pd.DataFrame
+    ceiling: dict[str, float]
+    about: dict[str, Any]
+    generation: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"table": self.table.to_dict(orient="records")}
+
+
+def compare(
+    kinds: list[str],
+    shape: dict[str, Any],
+    batch_size: int,
+    steps: int,
+    others: list[str],
+    ways: list[str],
+    new_tokens: int = 0,
+) -> Comparison:
+    """Training steps of all models in turn, so that a machine whose speed drifts favours nobody.
+
+    Args:
+        kinds: residual connections; ``pre``, which all are compared with, is always there.
+        shape: keys of ``ResformerConfig`` and Llama's alike, ``max_position_embeddings`` as the sequence length.
+        batch_size: sequences.
+        steps: timed rounds.
+        others: of ``OTHERS``, of the same width, depth and MLP parameters; one that is not installed is left out.
+        ways: of ``WAYS``.
+        new_tokens: also generate so many tokens, with a cache, one sequence, ``pre`` and Llama in turn; 0 does not.
+
+    Returns:
+        In ``table``: ``model``, ``way``, ``parameters``, ``milliseconds`` (median), ``spread`` (half the distance of
+        the quartiles over the median), ``tokens_per_second``, ``to_pre`` (median ratio within a round, to ``pre`` in
+        the same way), ``utilisation`` (matrix products a second over the ceiling), ``peak_bytes`` (all tensors of a
+        step; nan where it cannot be counted), ``first_seconds`` (the first step, compiling included).
+    """
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    length = shape["max_position_embeddings"]
+    tokens = torch.randint(shape["vocab_size"], (batch_size, length), device=device)
+    makers = {kind: _ours(kind, shape) for kind in dict.fromkeys(["pre", *kinds])}
+    makers |= {name: _THEIRS[name](shape) for name in others if name != "x-transformers" or find_spec("x_transformers")}
+    arms: dict[tuple[str, str], Callable[[], object]] = {}
+    facts: dict[tuple[str, str], dict[str, Any]] = {}
+    for name, make in makers.items():
+        for way in ways:
+            torch.manual_seed(0)
+            model = make().to(device)
+            fact = {"parameters": sum(p.numel() for p in model.parameters())}
+            step = bare_step(model, tokens)
+            if way == "eager":
+                fact["products"] = _products(step)
+                fact["peak_bytes"] = _peak(step, model, device)
+            else:
+                _compile(model)
+            fact["first_seconds"] = timed(step)
+            arms[name, way], facts[name, way] = step, fact
+    rounds = [{arm: timed(step) for arm, step in arms.items()} for _ in tqdm(range(UNTIMED + steps), disable=None)]
+    rounds = rounds[UNTIMED:]
+    ceiling = measure_ceiling(device, batch_size * length, shape["hidden_size"])
+    rows = [_row(arm, facts, rounds, ceiling, tokens.numel()) for arm in arms]
+    about = {
+        "device": device_name(), "precision": default_precision(), "commit": git_commit(), "versions": versions(),
+        "shape": shape, "batch_size": batch_size, "rounds": steps, "start_up_seconds": start_up(),
+    }  # fmt: skip
+    generation = generate({n: makers[n] for n in ("pre", "llama") if n in makers}, device, new_tokens, shape, steps)
+    return Comparison(pd.DataFrame(rows), ceiling, about, generation)
+
+
+def _row(arm, facts, rounds, ceiling, tokens) -> dict[str, Any]:
+    name, way = arm
+    taken = [found[arm] for found in rounds]
+    median = statistics.median(taken)
+    low, _, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else (median, median, median)
+    products = facts.get((name, "eager"), {}).get("products", float("nan"))
+    return {
+        "model": name,
+        "way": way,
+        "parameters": facts[arm]["parameters"],
+        "milliseconds": 1e3 * median,
+        "spread": (high - low) / 2 / median,
+        "tokens_per_second": tokens / median,
+        "to_pre": statistics.median(found[arm] / found["pre", way] for found in rounds),
+        "utilisation": products / median / ceiling["products_per_second"],
+        "peak_bytes": facts[arm].get("peak_bytes", float("nan")),
+        "first_seconds": facts[arm]["first_seconds"],
+    }
+
+
+def measure_ceiling(device: torch.device, rows: int, width: int, tries: int = 7) -> dict[str, float]:
+    """The most that was seen of ``tries``: ``products_per_second``, floating-point operations of matrix products of an
+    MLP's shape in the precision of a step, and ``bytes_per_second`` read and written by a copy of 64 MiB."""
+    dtype = torch.bfloat16 if default_precision() == "bf16" else torch.float32
+    a, b = (torch.randn(*size, device=device, dtype=dtype) for size in ((rows, width), (width, 4 * width)))
+    source = torch.zeros(2**24, device=device)
+    target = torch.empty_like(source)
+    product = min(timed(lambda: a @ b) for _ in range(tries))
+    copy = min(timed(lambda: target.copy_(source)) for _ in range(tries))
+    return {"products_per_second": 8 * rows * width**2 / product, "bytes_per_second": 2 * source.nbytes / copy}
+
+
+def start_up() -> dict[str, float]:
+    """Seconds of a new process, with warm files."""
+    scripts = {
+        "import resformer": "import resformer",
+        "the model": "import resformer; resformer.ResformerForCausalLM",
+        "the trainer": "import resformer; resformer.Trainer",
+        "torch alone": "import torch",
+    }
+    return {name: min(timed(partial(_run, script)) for _ in range(2)) for name, script in scripts.items()}
+
+
+def grow(
+    kinds: list[str], shape: dict[str, Any], batch_size: int, steps: int, axis: str, sizes: list[int]
+) -> pd.DataFrame:
+    """Time and memory of an eager step as one thing grows.
+
+    Args:
+        kinds: residual connections.
+        shape: as in ``compare``; ``axis``, one of its keys, is replaced by each of ``sizes``, and what follows from
+            ``hidden_size`` goes along.
+
+    Returns:
+        A row for each kind and size: ``kind``, ``axis``, ``size``, ``seconds`` (median), ``peak_bytes``, and
+        ``seconds_exponent`` and ``bytes_exponent``, the slopes of both over the kind's sizes, all in logarithms.
+
+    Raises:
+        ValueError: for an axis that is not one.
+    """
+    if axis not in (axes := ("num_hidden_layers", "hidden_size", "max_position_embeddings", "vocab_size")):
+        raise ValueError(f"growth is along one of {', '.join(axes)}, not {axis!r}")
+    device, rows = torch.accelerator.current_accelerator() or torch.device("cpu"), []
+    for size in sizes:
+        grown = shape | {axis: size}
+        if axis == "hidden_size":
+            grown |= {"intermediate_size": round(size * 8 / 3), "num_attention_heads": max(1, size // 64)}
+        tokens = torch.randint(grown["vocab_size"], (batch_size, grown["max_position_embeddings"]), device=device)
+        arms, peaks = {}, {}
+        for kind in kinds:
+            model = _ours(kind, grown)().to(device)
+            arms[kind] = bare_step(model, tokens)
+            arms[kind]()
+            peaks[kind] = _peak(arms[kind], model, device)
+        rounds = [{kind: timed(step) for kind, step in arms.items()} for _ in range(steps)]
+        for kind in kinds:
+            seconds = statistics.median(taken[kind] for taken in rounds)
+            rows.append({"kind": kind, "axis": axis, "size": size, "seconds": seconds, "peak_bytes": peaks[kind]})
+    table = pd.DataFrame(rows)
+    for column, name in (("seconds", "seconds_exponent"), ("peak_bytes", "bytes_exponent")):
+        slopes = {kind: _slope(own["size"], own[column]) for kind, own in table.groupby("kind")}
+        table[name] = table.kind.map(slopes)
+    return table
+
+
+def _slope(x: pd.Series, y: pd.Series) -> float:
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0]) if len(x) > 1 else float("nan")
+
+
+def _run(script: str) -> None:
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def generate(
+    makers: dict[str, Callable[[], Any]], device: torch.device, new_tokens: int, shape: dict[str, Any], rounds: int
+) -> dict[str, float]:
+    """Tokens a second that each model generates greedily with its cache from a prompt of 16: medians of ``rounds``
+    rounds in turn, eager. Empty for 0 tokens."""
+    if not new_tokens:
+        return {}
+    prompt = torch.randint(
+        shape["vocab_size"], (1, min(16, shape["max_position_embeddings"] - new_tokens)), device=device
+    )
+    models = {name: make().to(device).eval() for name, make in makers.items()}
+    for model in models.values():
+        model.generation_config.eos_token_id = None
+        model.generation_config.pad_token_id = 0
+
+    def call(model) -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=default_precision() == "bf16"):
+            model.generate(prompt, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)
+
+    taken = [{name: timed(partial(call, model)) for name, model in models.items()} for _ in range(rounds + 1)][1:]
+    return {name: new_tokens / statistics.median(found[name] for found in taken) for name in models}
+
+
+def _products(step: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def _peak(step: Callable[[], object], model: torch.nn.Module, device: torch.device) -> float:
+    """Bytes of all tensors (weights, gradients, optimiser, activations) when they were most, as a step alone needs."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated() - sum(p.nbytes for p in model.parameters()) * 3  # with AdamW's moments
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    tracker = MemTracker()
+    tracker.track_external(model)
+    with tracker:
+        step()
+    return sum(found["Total"] for found in tracker.get_tracker_snapshot("peak").values())
+
+
+def _compile(model: torch.nn.Module) -> None:
+    """Block by block, as a run does; another package's model whole where it does not say what its blocks are."""
+    if isinstance(model, ResformerForCausalLM):
+        compile_blocks(model)
+        return
+    parts: Any = model
+    if isinstance(model, LlamaForCausalLM):
+        parts = model.model.layers
+    elif isinstance(model, GPT2LMHeadModel):
+        parts = model.transformer.h
+    for part in [parts] if parts is model else parts:
+        part.compile()
+
+
+def _ours(kind: str, shape: dict[str, Any]) -> Callable[[], Any]:
+    return lambda: ResformerForCausalLM(ResformerConfig(**shape, residual=kind))
+
+
+def _llama(shape: dict[str, Any]) -> Callable[[], Any]:
+    return lambda: LlamaForCausalLM(LlamaConfig(**shape))
+
+
+def _gpt2(shape: dict[str, Any]) -> Callable[[], Any]:
+    """Two matrices of an MLP where Llama has three: half as wide again."""
+    return lambda: GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=shape["vocab_size"],
+            n_positions=shape["max_position_embeddings"],
+            n_embd=shape["hidden_size"],
+            n_layer=shape["num_hidden_layers"],
+            n_head=shape["num_attention_heads"],
+            n_inner=round(shape["intermediate_size"] * 3 / 2),
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+        )
+    )
+
+
+def _x_transformers(shape: dict[str, Any]) -> Callable[[], Any]:
+    def make():
+        from x_transformers import Decoder, TransformerWrapper
+
+        width = shape["hidden_size"]
+        layers = Decoder(
+            dim=width, depth=shape["num_hidden_layers"], heads=shape["num_attention_heads"],
+            attn_dim_head=width // shape["num_attention_heads"], ff_mult=shape["intermediate_size"] / width,
+            ff_glu=True, ff_swish=True, ff_no_bias=True, rotary_pos_emb=True, use_rmsnorm=True, attn_flash=True,
+        )  # fmt: skip
+        model = TransformerWrapper(
+            num_tokens=shape["vocab_size"],
+            max_seq_len=shape["max_position_embeddings"],
+            attn_layers=layers,
+            use_abs_pos_emb=False,
+            tie_embedding=True,
+        )
+        return _WithLoss(model)
+
+    return make
+
+
+class _WithLoss(torch.nn.Module):
+    """A model of logits, called as transformers' are."""
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, use_cache: bool = False) -> Any:
+        logits = self.model(input_ids)[:, :-1].flatten(0, 1).float()
+        return _Loss(torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten()))
+
+
+@dataclass
+class _Loss:
+    loss: torch.Tensor
+
+
+_THEIRS = {"llama": _llama, "gpt2": _gpt2, "x-transformers": _x_transformers}
+
+
+def rendered(found: Comparison, format: str) -> str:
+    """The comparison as ``text`` or ``markdown``."""
+    about, ceiling = found.about, found.ceiling
+    table = found.table.assign(
+        milliseconds=found.table.milliseconds.map("{:.1f}".format),
+        spread=found.table.spread.map("{:.1%}".format),
+        tokens_per_second=found.table.tokens_per_second.map("{:,.0f}".format),
+        to_pre=found.table.to_pre.map("{:.3f}".format),
+        utilisation=found.table.utilisation.map("{:.1%}".format),
+        peak_bytes=(found.table.peak_bytes / 2**20).map("{:,.0f}".format),
+        first_seconds=found.table.first_seconds.map("{:.1f}".format),
+    ).rename(columns={"milliseconds": "ms", "tokens_per_second": "tokens/s", "to_pre": "/ pre",
+                      "peak_bytes": "peak MiB", "first_seconds": "first s"})  # fmt: skip
+    rows = [list(map(str, row)) for row in [table.columns, *table.itertuples(index=False)]]
+    if format == "markdown":
+        rows.insert(1, ["---"] * len(rows[0]))
+        lines = ["| " + " | ".join(row) + " |" for row in rows]
+    else:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
+    used = ", ".join(f"{name} {about['versions'][name]}" for name in ("torch", "transformers"))
+    lines += [
+        "",
+        f"{about['device']}, precision {about['precision']}, {used}, commit {about['commit']}",
+        f"medians of {about['rounds']} rounds in turn, {about['batch_size']} sequences, {about['shape']}",
+        f"ceiling: {ceiling['products_per_second'] / 1e9:,.0f} GF/s of matrix products, "
+        f"{ceiling['bytes_per_second'] / 1e9:.1f} GB/s of a copy",
+    ]
+    lines.append("start-up: " + ", ".join(f"{name} {s:.2f} s" for name, s in about["start_up_seconds"].items()))
+    if "loop" in about:
+        lines.append(f"the loop of recipes/train.py takes {about['loop']:.3f} of the bare step of pre, eager")
+    if found.generation:
+        lines.append("generated: " + ", ".join(f"{name} {n:.0f} tokens/s" for name, n in found.generation.items()))
+    return "\n".join(lines)
