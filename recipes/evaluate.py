@@ -1,6 +1,6 @@
 """Bits per byte of any causal language models on one text, in the same windows for all.
 
-python recipes/evaluate.py RUN_OR_CHECKPOINT [...] [--source text.txt] [--window 1000]
+python recipes/evaluate.py RUN_OR_CHECKPOINT [...] [--source text.txt] [--window 500]
 """
 
 from jsonargparse import ArgumentParser
@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     add = parser.add_argument
     add("targets", nargs="+", type=str, metavar="RUN_OR_CHECKPOINT", help="runs, or any Hugging Face causal models")
     add("--source", type=str | None, default=None, help="text: a file or folder; by default the first run's held-out")
-    add("--window", type=int, default=1000, help="characters that are read at a time, the same for all models")
+    add("--window", type=int | None, default=None, help="characters read at a time; by default 1,000, or what all hold")
     add("--most", type=int, default=1_000_000, help="characters of the text that are read at the most")
     options = read_arguments(parser, arguments)
     table = resformer.evaluate(

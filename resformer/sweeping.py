@@ -17,6 +17,7 @@ from .keys import flat, full_names
 from .programs import INTERRUPTED, parser_of, read_arguments
 from .sweeps.config import SweepConfig, parse_sweep
 from .sweeps.session import run_sweep
+from .training import RunConfig
 
 if TYPE_CHECKING:
     from .display import Figures
@@ -89,7 +90,8 @@ def sweep(config: SweepConfig | Mapping[str, Any] | str | Path | None = None, **
     Args:
         config: a ``SweepConfig``, its keys and values, or a YAML file.
         keywords: keys of ``SweepConfig`` that win over it: top-level ones, groups (``executor={"workers": 2}``), or the
-            last name of a key that only one group has (``workers=2``). ``base`` adds to the file's.
+            last name of a key that only one group has (``workers=2``). ``base`` adds to the file's. Keys of a run, in
+            ``base``, ``arms`` and ``grid``, may be told as ``train`` takes them (``{"residual": "post"}``).
 
     Raises:
         ValueError: one line, for a sweep that cannot be, or a combination that no run could have.
@@ -123,7 +125,10 @@ def as_sweep_config(
         adds = key in groups
         told[key] = told.get(key, {}) | value if adds and isinstance(value, Mapping) else value
     found = SweepConfig(**read_arguments(parser_of(SweepConfig, "sweep", ""), told))
-    found.base = flat(found.base)
+    of_a_run = flat(RunConfig().as_dict())
+    found.base = full_names(found.base, of_a_run)
+    found.arms = {name: full_names(arm, [*of_a_run, "because"]) for name, arm in found.arms.items()}
+    found.grid = full_names(found.grid, of_a_run)
     found.check()
     return found
 

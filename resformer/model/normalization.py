@@ -5,8 +5,6 @@ from torch import nn
 
 from .initialization import parameter
 
-NORMS = ("rmsnorm", "layernorm", "dyt", "none")
-
 
 class RMSNorm(nn.RMSNorm):
     """Zhang and Sennrich 2019, arXiv:1910.07467."""

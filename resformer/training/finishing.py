@@ -54,8 +54,9 @@ def finish(summary: dict[str, Any], *, config: RunConfig, model, corpus: Corpus,
         return
     write_results(folder, summary, model, corpus)
     text = sample(model, corpus, accelerator, config.seed)
-    on_the_command_line = f"--model.residual '{MIXED}' --run_dir runs/mixed"
-    in_a_notebook = f'resformer.train(residual="{MIXED}")'
+    residual, name = ("pre", "pre") if config.model.residual == MIXED else (MIXED, "mixed")  # type: ignore[attr-defined]
+    on_the_command_line = f"--model.residual '{residual}' --run_dir runs/{name}"
+    in_a_notebook = f'resformer.train(residual="{residual}")'
     print(
         f"\n--- a sample ---\n{text}\n---\n\n"
         f"held-out text, bits per byte    resformer {summary['val_bits_per_byte']:.3f}    "

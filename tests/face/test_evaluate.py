@@ -52,6 +52,11 @@ def test_without_a_source_it_is_the_held_out_text_of_the_run(run):
     assert found.bits_per_byte["lzma"] == pytest.approx(run.summary["lzma_bits_per_byte"], rel=1e-6)
 
 
+def test_by_default_the_windows_are_as_long_as_the_shortest_context_holds(run, llama, text):
+    found = resformer.evaluate(run, str(llama), source=str(text))
+    assert (found.window == 64).all() and found.tokens[0] == found.tokens[1]
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [({}, "no text is known"), ({"source": "none.txt"}, "none.txt"), ({"source": True, "window": 100}, "64 positions"),
