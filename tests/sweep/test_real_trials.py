@@ -59,6 +59,7 @@ def run(executor: LocalExecutor, job) -> int:
     return ended[0].exit_code if ended else -1
 
 
+@pytest.mark.slow
 def test_a_worker_s_third_trial_equals_a_process_of_its_own(tmp_path, worker):
     sweep, executor = real_sweep(tmp_path), worker()
     trials = [Trial("plain", "num_hidden_layers=2", 1e-2, 9), Trial("post", "num_hidden_layers=1", 3e-3, 0),

@@ -81,6 +81,7 @@ def test_two_processes_record_what_one_does(train, recorded):
     assert two.value.to_numpy() == pytest.approx(one.value.to_numpy(), rel=1e-2, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_diverging_run_keeps_its_history_up_to_the_last_step(train):
     flags = ("--optimizer.name", "sgd", "--optimizer.learning_rate", "1e3", "--optimizer.max_grad_norm", "0",
              "--train.max_steps", "60", "--schedule.warmup_steps", "10")  # fmt: skip

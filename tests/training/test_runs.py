@@ -164,6 +164,7 @@ def test_a_tracker_that_is_not_there_is_one_line(train):
     assert "tensorbored" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_precision_of_the_launch_is_kept(train, finished):
     launcher = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--mixed_precision")
     other = "no" if default_precision() == "bf16" else "bf16"

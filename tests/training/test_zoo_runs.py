@@ -17,6 +17,7 @@ def one_process(train):
     return train.metrics("stateful")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags, launcher",
     [
