@@ -38,14 +38,15 @@ class StabilityWatch:
 
     Args:
         max_grad_norm: where gradients are clipped, for the clip rate; 0 where they are not.
+        initial: the loss at initialisation of a run that starts from trained weights; by default its first loss.
     """
 
-    def __init__(self, max_grad_norm: float = 0.0):
+    def __init__(self, max_grad_norm: float = 0.0, initial: float | None = None):
         self.max_grad_norm = max_grad_norm
         self.loss, self.gradient = SpikeDetector(), SpikeDetector()
         self.loss_score, self.gradient_score = OlmoSpikeScore(), OlmoSpikeScore()
         self.steps = self.clipped = self.loss_spikes = self.gradient_spikes = 0
-        self.initial: float | None = None
+        self.initial = initial
         self.smoothed: float | None = None
         self.lowest: float | None = None
         self.high_since: int | None = None

@@ -19,6 +19,7 @@ from .interruption import Interruption
 from .launch import make_accelerator, start_trackers
 from .metrics_log import MetricsLog
 from .optimizers import build_optimizers, lr_factor, set_learning_rate
+from .provenance import weights_hash
 from .step import train_step
 
 
@@ -88,7 +89,7 @@ class Trainer:
         torch.manual_seed(self.config.init_seed)  # type: ignore[arg-type]
         model_config = setup.model_config(self.config, self.corpus)
         setup.refuse_what_does_not_fit(self.config, model_config, self.accelerator, self.micro_batch_size)
-        model = ResformerForCausalLM(model_config)
+        model = setup.initial_model(self.config, model_config)
         if self.config.train.shard:
             sharding.shard(model, self.accelerator)
         return model
@@ -105,6 +106,8 @@ class Trainer:
         resumed = resuming.find(self.config)
         if resumed:
             self.progress = self.load(resumed)
+        elif self.config.init_from is not None:
+            self.progress.init_from_hash = weights_hash(Path(self.config.init_from))
         if self.progress.step >= train.max_steps and finishing.is_complete(self.folder, self.progress):
             accelerator.print(
                 f"{self.folder} is complete, {self.progress.step} steps; give another --run_dir to train anew"
