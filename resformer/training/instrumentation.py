@@ -38,7 +38,8 @@ def make_instruments(
     Of text that is short the probe batch is what there is. Weights that are split over processes cannot be
     measured whole: then only loss and gradient are watched, and that is said.
     """
-    train, every, untrained = config.train, config.train.record_every, math.log(model.config.vocab_size)
+    train, every = config.train, config.train.record_every
+    untrained = math.log(model.config.vocab_size) if config.init_from else 0.0
     if every and train.shard:
         accelerator.print("recorder   off: the weights are split over processes")
         every = 0
@@ -53,7 +54,7 @@ def make_instruments(
         batch,
         optimizers,
         every=every,
-        watch=StabilityWatch(config.optimizer.max_grad_norm, untrained if config.init_from else None),
+        watch=StabilityWatch(config.optimizer.max_grad_norm, untrained),
         main=accelerator.is_main_process,
         track=(lambda step, values: accelerator.log(values, step=step)) if config.trackers else None,
     )

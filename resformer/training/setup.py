@@ -13,8 +13,10 @@ from ..data import Corpus
 from ..files import locked, remove_leftovers, write_yaml
 from ..model import ResformerConfig, ResformerForCausalLM
 from ..model.rewiring import rewired
+from .checkpoints import Progress
 from .compiling import branch_weights
 from .config import RunConfig
+from .provenance import weights_hash
 from .resuming import refuse_another_run
 from .sharding import is_sharded
 
@@ -51,6 +53,16 @@ def initial_model(config: RunConfig, model_config: ResformerConfig) -> Resformer
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"init_from {config.init_from}: {reason}") from error
+
+
+def hash_of_initial_weights(config: RunConfig, progress: Progress) -> str | None:
+    """Of the model of ``init_from``. Raises ValueError if a run that goes on began from others."""
+    if config.init_from is None:
+        return None
+    found = weights_hash(Path(config.init_from))
+    if progress.init_from_hash not in (None, found):
+        raise ValueError(f"init_from: {config.init_from} has changed since {config.run_dir} began; restore it")
+    return found
 
 
 def refuse_what_does_not_fit(

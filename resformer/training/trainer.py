@@ -19,7 +19,6 @@ from .interruption import Interruption
 from .launch import make_accelerator, start_trackers
 from .metrics_log import MetricsLog
 from .optimizers import build_optimizers, lr_factor, set_learning_rate
-from .provenance import weights_hash
 from .step import train_step
 
 
@@ -106,8 +105,7 @@ class Trainer:
         resumed = resuming.find(self.config)
         if resumed:
             self.progress = self.load(resumed)
-        elif self.config.init_from is not None:
-            self.progress.init_from_hash = weights_hash(Path(self.config.init_from))
+        self.progress.init_from_hash = setup.hash_of_initial_weights(self.config, self.progress)
         if self.progress.step >= train.max_steps and finishing.is_complete(self.folder, self.progress):
             accelerator.print(
                 f"{self.folder} is complete, {self.progress.step} steps; give another --run_dir to train anew"
