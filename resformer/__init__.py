@@ -6,6 +6,7 @@ What the programs do, a notebook does in a line:
     run.metrics, run.layers, run.summary, run.model(), run.tokenizer(), run.figures()
     resformer.probe(run, "lesion")
     resformer.evaluate(run, "path/of/any/model", source="text.txt")
+    resformer.from_pretrained("path/of/a/llama", residual="hyper")
     resformer.sweep("sweep.yaml").verdicts
     resformer.variants()
     resformer.check(MyResidual)
@@ -19,6 +20,7 @@ from .registering import register_when_loaded
 if TYPE_CHECKING:
     from .catalogue import variants as variants
     from .checks import check as check
+    from .importing import from_pretrained as from_pretrained
     from .model import ResformerConfig as ResformerConfig
     from .model import ResformerForCausalLM as ResformerForCausalLM
     from .model import ResformerModel as ResformerModel
@@ -48,6 +50,7 @@ _WHERE = {
     "Trainer": "training",
     "check": "checks",
     "evaluate": "scoring",
+    "from_pretrained": "importing",
     "open_run": "run",
     "open_sweep": "sweeping",
     "probe": "probing",

@@ -6,7 +6,9 @@ from torch import nn
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, eager_attention_forward
+from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
+from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb as rotate_part
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as rotate
 
 from .configuration_resformer import ResformerConfig
 from .initialization import buffer, parameter
@@ -29,12 +31,18 @@ class ResformerAttention(nn.Module):
         self.layer_idx = layer_idx  # read only with a cache: a number in the forward would recompile every layer
         self.head_dim = config.head_dim
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
-        self.scaling = config.head_dim**-0.5
+        self.scaling = config.head_dim**-0.5 if config.attention_multiplier is None else config.attention_multiplier
+        self.special: dict[str, float] = {}  # given to an attention function only where it is asked for
+        if config.attention_logit_softcapping is not None:
+            self.special["softcap"] = config.attention_logit_softcapping
+        if config.attention_kinds()[layer_idx] == "sliding_attention":
+            self.special["sliding_window"] = config.sliding_window
         self.is_causal = True
         queries, keys = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
         self.q_proj = nn.Linear(input_size, queries, bias=config.attention_bias)
         self.k_proj = nn.Linear(input_size, keys, bias=config.attention_bias)
-        self.o_proj = nn.Linear(queries, output_size, bias=config.attention_bias)
+        output_bias = config.attention_bias if config.attention_output_bias is None else config.attention_output_bias
+        self.o_proj = nn.Linear(queries, output_size, bias=output_bias)
         takes_first = config.value_residual != "none" and layer_idx > 0
         self.shares_values = takes_first and config.value_residual == "svformer"
         if not self.shares_values:
@@ -86,7 +94,7 @@ class ResformerAttention(nn.Module):
         if position_embeddings is not None:
             # In the dtype of the projections, as in a bfloat16 model: autocast would go through float32 and back.
             cos, sin = (x.to(query.dtype) for x in position_embeddings)
-            query, key = apply_rotary_pos_emb(query, key, cos, sin)
+            query, key = (rotate if cos.shape[-1] == self.head_dim else rotate_part)(query, key, cos, sin)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
@@ -98,6 +106,7 @@ class ResformerAttention(nn.Module):
             attention_mask,
             dropout=self.config.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
+            **self.special,
             **kwargs,
         )
         output = self.o_proj(self.inner_norm(rearrange(output, "batch time head dim -> batch time (head dim)")))

@@ -54,9 +54,12 @@ class ResformerConfig(ResformerOptions, PreTrainedConfig):
             value, (low, high) = getattr(self, item.name), item.metadata.get("range", (None, None))
             if low is not None and isinstance(value, (int, float)) and not low <= value <= high:
                 raise ValueError(f"{item.name} is {value}; it must be at least {low} and at most {high}")
-        theta = (self.rope_parameters or {}).get("rope_theta", 1.0)
+        rope = self.rope_parameters or {}
+        theta, part = rope.get("rope_theta", 1.0), rope.get("partial_rotary_factor", 1.0)
         if not 0 < theta < 1e12:
             raise ValueError(f"rope_parameters: rope_theta is {theta}; it must be above 0 and below 1e12")
+        if not 0 < part <= 1:
+            raise ValueError(f"rope_parameters: partial_rotary_factor is {part}; it must be above 0 and at most 1")
 
     def _validate_numbers(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:
@@ -64,8 +67,13 @@ class ResformerConfig(ResformerOptions, PreTrainedConfig):
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads "
                 f"{self.num_key_value_heads}"
             )
-        if self.position_embedding == "rope" and self.head_dim % 2:
-            raise ValueError(f"head_dim {self.head_dim} is odd; rope needs an even one")
+        rotated = int(self.head_dim * (self.rope_parameters or {}).get("partial_rotary_factor", 1.0))
+        if self.position_embedding == "rope" and (rotated % 2 or not rotated):
+            part = "" if rotated == self.head_dim else f", of which partial_rotary_factor rotates {rotated}"
+            raise ValueError(f"head_dim {self.head_dim}{part} is odd; rope needs an even one")
+        for key in ("full_attention_every", "local_rope_theta"):
+            if getattr(self, key) is not None and self.sliding_window is None:
+                raise ValueError(f"{key} {getattr(self, key)} says nothing without a sliding_window; give one")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"unknown hidden_act {self.hidden_act!r}{did_you_mean(self.hidden_act, ACT2FN)}")
         if self.qkv_norm and self.qk_norm != "none":
@@ -129,6 +137,19 @@ class ResformerConfig(ResformerOptions, PreTrainedConfig):
 
     def _mlp_width(self, width: int) -> int:
         return -(-4 * width * 2 // 3 // 32) * 32 if self.gated_mlp else 4 * width
+
+    def attention_kinds(self) -> list[str]:
+        """``full_attention`` or ``sliding_attention`` for each block, as transformers calls them."""
+        every, blocks = self.full_attention_every, range(1, self.num_hidden_layers + 1)
+        full = [self.sliding_window is None or (every is not None and block % every == 0) for block in blocks]
+        return ["full_attention" if all_seen else "sliding_attention" for all_seen in full]
+
+    @property
+    def layer_types(self) -> list[str]:
+        """What transformers' caches and masks ask of a model whose blocks differ, and find in no other."""
+        if self.full_attention_every is None:
+            raise AttributeError("layer_types")
+        return self.attention_kinds()
 
     @property
     def sublayers(self) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXRotaryEmbedding
 from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs, selected_hidden_states
@@ -26,6 +26,8 @@ from .operations import Operations
 from .residual import OptimizerHint, Residual, State
 from .shipping import write_custom_code
 from .specification import build
+
+MASKS = {"full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask}
 
 logger = logging.get_logger(__name__)
 
@@ -104,7 +106,7 @@ class ResformerPreTrainedModel(PreTrainedModel):
             init.ones_(module.weight)
             if getattr(module, "bias", None) is not None:
                 init.zeros_(module.bias)
-        elif isinstance(module, LlamaRotaryEmbedding):
+        elif isinstance(module, GPTNeoXRotaryEmbedding):
             super()._init_weights(module)
 
     @torch.no_grad()
@@ -125,6 +127,10 @@ class ResformerPreTrainedModel(PreTrainedModel):
         if chosen.get("use_reentrant"):
             logger.warning("activation checkpointing with use_reentrant=True loses gradients here; it is set to False")
         super().activation_checkpointing_enable(chosen | {"use_reentrant": False}, every_n_layers, offload)
+
+    def get_correct_attn_implementation(self, *args, **kwargs):
+        found = super().get_correct_attn_implementation(*args, **kwargs)
+        return "eager" if found == "sdpa" and self.config.attention_logit_softcapping is not None else found
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As in transformers; the checkpoint also carries the code, a person's own residual connections included."""
@@ -148,7 +154,11 @@ class ResformerModel(ResformerPreTrainedModel):
         if config.position_embedding == "learned":
             self.embed_positions = nn.Embedding(config.max_position_embeddings, first.hidden_size)
         elif config.position_embedding == "rope":
-            self.rotary_emb = LlamaRotaryEmbedding(config)
+            self.rotary_emb = GPTNeoXRotaryEmbedding(config)  # Llama's, of a part of each head where asked
+        if config.local_rope_theta is not None:
+            local = copy.copy(config)
+            local.rope_parameters = {"rope_type": "default", "rope_theta": config.local_rope_theta}
+            self.local_rotary_emb = GPTNeoXRotaryEmbedding(local)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(self._blocks())
         self.norm = make_norm(last) if self.layers[-1].residuals[-1].final_norm else nn.Identity()
@@ -211,18 +221,22 @@ class ResformerModel(ResformerPreTrainedModel):
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         # Positions that nobody gave are not handed on: transformers would look in them for packed documents, and wait
         # for the device to answer.
-        mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=h,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            position_ids=position_ids,
-        )
+        kinds, masks = self.config.attention_kinds(), attention_mask
+        if not isinstance(masks, dict):  # as `generate` prepares them
+            given = {
+                "config": self.config, "inputs_embeds": h, "attention_mask": attention_mask,
+                "past_key_values": past_key_values, "position_ids": position_ids,
+            }  # fmt: skip
+            masks = {kind: MASKS[kind](**given) for kind in set(kinds)}
         if position_ids is None:
             position_ids = torch.arange(past, past + h.shape[1], device=h.device).unsqueeze(0)
-        position_embeddings = None
+        if self.config.embedding_multiplier != 1:
+            h = h * self.config.embedding_multiplier
+        rotations = dict.fromkeys(MASKS)
         if self.config.position_embedding == "rope":
-            position_embeddings = self.rotary_emb(h, position_ids=position_ids)
+            rotations = dict.fromkeys(MASKS, self.rotary_emb(h, position_ids=position_ids))
+            if self.config.local_rope_theta is not None:
+                rotations["sliding_attention"] = self.local_rotary_emb(h, position_ids=position_ids)
         elif self.config.position_embedding == "learned":
             if past + h.shape[1] > (longest := self.config.max_position_embeddings):
                 raise ValueError(f"{past + h.shape[1]} tokens, but the model has learned positions for {longest}")
@@ -232,12 +246,12 @@ class ResformerModel(ResformerPreTrainedModel):
         selected = selected_hidden_states(output_hidden_states)
         streams: list[torch.Tensor | None] | None = [state] if output_hidden_states or selected else None
         first_values = None
-        for block in self.layers:
+        for kind, block in zip(kinds, self.layers, strict=True):
             state, first_values = block(
                 state,
                 first_values=first_values,
-                position_embeddings=position_embeddings,
-                attention_mask=mask,
+                position_embeddings=rotations[kind],
+                attention_mask=masks[kind],
                 past_key_values=past_key_values,
                 **kwargs,
             )
@@ -271,7 +285,7 @@ class ResformerForCausalLM(ResformerPreTrainedModel, GenerationMixin):
     def __init__(self, config: ResformerConfig):
         super().__init__(config)
         self.model = ResformerModel(config)
-        self.lm_head = nn.Linear(config.widths()[-1], config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.widths()[-1], config.vocab_size, bias=config.lm_head_bias)
         self.lm_head.initialization_path = "lm_head"
         self.post_init()
 
@@ -316,6 +330,8 @@ class ResformerForCausalLM(ResformerPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
+        if self.config.logits_scaling != 1:
+            hidden_states = hidden_states / self.config.logits_scaling
         loss = cross_entropy = logits = None
         if shift_labels is None and labels is not None:
             shift_labels = nn.functional.pad(labels[..., 1:], (0, 1), value=IGNORED)
@@ -325,6 +341,7 @@ class ResformerForCausalLM(ResformerPreTrainedModel, GenerationMixin):
                 hidden_states.flatten(0, -2),
                 self.lm_head.weight,
                 targets,
+                bias=self.lm_head.bias,
                 cap=self.config.final_logit_softcapping,
                 z_loss=z_loss,
             )

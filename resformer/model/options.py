@@ -29,8 +29,16 @@ class ResformerOptions:
         norm: ``rmsnorm``, ``layernorm``, ``dyt`` or ``none``; where it stands is the residual connection's to say.
         norm_eps: epsilon of the norm.
         position_embedding: ``rope``, ``learned`` or ``none``.
-        rope_parameters: as everywhere in transformers; by default ``rope_theta`` 10,000.
+        rope_parameters: as everywhere in transformers; by default ``rope_theta`` 10,000. ``partial_rotary_factor`` is
+            the share of a head that is rotated (GPT-NeoX).
+        sliding_window: the latest tokens that a token sees, itself among them (Mistral); by default all.
+        full_attention_every: every so many-th block sees all tokens none the less (Gemma 2: 2, Gemma 3: 6); or none.
+        local_rope_theta: ``rope_theta`` of the blocks with a window (Gemma 3); by default as in the others.
         attention_bias: whether the attention's projections have biases.
+        attention_output_bias: whether its output projection has one; by default as the others (Qwen 2: not).
+        attention_multiplier: of the attention's logits; by default 1/sqrt(``head_dim``).
+        attention_logit_softcapping: c in ``c tanh(logits / c)`` of the attention (Gemma 2), which torch's fused kernel
+            cannot compute; or none.
         mlp_bias: whether the MLP's projections have biases.
         gated_mlp: ``down(act(gate(x)) * up(x))`` (Shazeer 2020, arXiv:2002.05202) instead of ``down(act(up(x)))``.
         qk_norm: norm on queries and keys: ``none``, per ``head`` (Qwen 3) or over the whole ``projection`` (OLMo 2).
@@ -48,6 +56,9 @@ class ResformerOptions:
             prescribes its own has the last word on its branch.
         initializer_range: standard deviation of the initial weights.
         embedding_initializer_range: of the embeddings; by default ``initializer_range``.
+        embedding_multiplier: of the embedded tokens (Gemma: sqrt(``hidden_size``)).
+        lm_head_bias: whether the output projection has a bias (Phi).
+        logits_scaling: what the logits are divided by (Granite).
         final_logit_softcapping: c in ``c tanh(logits / c)`` (Gemma 2), or none.
         residual: the connection of every site: a kind (``pre``), a kind with options
             (``{kind: layerscale, init: 1.0e-4}`` or ``layerscale(init=1e-4)``), by depth (``post*1,pre*rest``), by
@@ -70,7 +81,13 @@ class ResformerOptions:
     norm_eps: float = _within(0, 1, 1e-6)
     position_embedding: Literal["rope", "learned", "none"] = "rope"
     rope_parameters: dict | None = None
+    sliding_window: int | None = _within(1, 2**26, None)
+    full_attention_every: int | None = _within(1, 10_000, None)
+    local_rope_theta: int | float | None = _within(1e-9, 1e12, None)
     attention_bias: bool = False
+    attention_output_bias: bool | None = None
+    attention_multiplier: int | float | None = _within(1e-9, 1e9, None)
+    attention_logit_softcapping: int | float | None = _within(0.01, 1e6, None)
     mlp_bias: bool = False
     gated_mlp: bool = True
     qk_norm: Literal["none", "head", "projection"] = "none"
@@ -83,6 +100,9 @@ class ResformerOptions:
     initialization: Literal["normal", "depth_scaled", "xavier"] = "normal"
     initializer_range: float = _within(0, 100, 0.02)
     embedding_initializer_range: float | None = _within(0, 100, None)
+    embedding_multiplier: int | float = _within(1e-9, 1e9, 1.0)
+    lm_head_bias: bool = False
+    logits_scaling: int | float = _within(1e-9, 1e9, 1.0)
     final_logit_softcapping: int | float | None = _within(0.01, 1e6, None)
     residual: Any = "pre"
     use_cache: bool = True

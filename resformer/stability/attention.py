@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
 
+from ..model.losses import softcap
 from .signal import evenly_spaced
 
 NAME = "resformer_measured"
@@ -25,31 +28,38 @@ Statistics = dict[str, torch.Tensor]
 def watching_attention(model: nn.Module, measured: bool = True) -> Iterator[dict[int, Statistics]]:
     """While it is open, a forward pass leaves each layer's statistics here, by layer index.
 
-    The result of attention is that of torch's scaled dot-product attention, whatever the model was set to.
+    The result of attention is that of torch's scaled dot-product attention, whatever the model was set to, or of the
+    formula where logits are capped, which that cannot.
 
     Args:
         measured: false for that alone.
     """
     found: dict[int, Statistics] = {}
+    config: Any = model.config
+    caps = (getattr(config, key, None) for key in ("attention_logit_softcapping", "attn_logit_softcapping"))
+    compute, mask = (eager_attention_forward, eager_mask) if any(caps) else (sdpa_attention_forward, sdpa_mask)
 
     def attend(module, query, key, value, attention_mask, scaling=None, **kwargs):
         if measured:
             with torch.no_grad():
-                found[module.layer_idx] = statistics(query, key, attention_mask, scaling)
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+                found[module.layer_idx] = statistics(query, key, attention_mask, scaling, kwargs.get("softcap"))
+        return compute(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
     AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    config = model.config
-    before, config._attn_implementation = config._attn_implementation, NAME  # type: ignore[union-attr]
+    AttentionMaskInterface.register(NAME, mask)
+    before, config._attn_implementation = config._attn_implementation, NAME
     try:
         yield found
     finally:
-        config._attn_implementation = before  # type: ignore[union-attr]
+        config._attn_implementation = before
 
 
 def statistics(
-    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scaling: float | None = None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None = None,
+    cap: float | None = None,
 ) -> Statistics:
     """Of queries ``[batch, heads, time, dim]`` and keys ``[batch, key heads, time, dim]``, at up to 128 evenly spaced
     queries (as lingua does).
@@ -57,6 +67,7 @@ def statistics(
     Args:
         mask: true where a key may be seen, ``[batch, 1, time, time]``; by default causal.
         scaling: of the logits; by default 1 / sqrt(dim).
+        cap: c in ``c tanh(logits / c)``, or none.
 
     Returns:
         ``attention_logit_max``: the largest logit that a softmax sees (Wortsman et al. 2023, arXiv:2309.14322). Over
@@ -71,7 +82,7 @@ def statistics(
     def of(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of these queries, and which keys they see."""
         found = query[:, :, chosen].float() @ key.float().mT
-        found = found * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+        found = softcap(found * (query.shape[-1] ** -0.5 if scaling is None else scaling), cap)
         if mask is None:
             seen = torch.arange(time, device=query.device) <= chosen.unsqueeze(1)
         else:

@@ -38,10 +38,11 @@ class StabilityWatch:
 
     Args:
         max_grad_norm: where gradients are clipped, for the clip rate; 0 where they are not.
+        untrained: the least that counts as the loss at initialisation, of a run that starts from trained weights.
     """
 
-    def __init__(self, max_grad_norm: float = 0.0):
-        self.max_grad_norm = max_grad_norm
+    def __init__(self, max_grad_norm: float = 0.0, untrained: float = 0.0):
+        self.max_grad_norm, self.untrained = max_grad_norm, untrained
         self.loss, self.gradient = SpikeDetector(), SpikeDetector()
         self.loss_score, self.gradient_score = OlmoSpikeScore(), OlmoSpikeScore()
         self.steps = self.clipped = self.loss_spikes = self.gradient_spikes = 0
@@ -69,7 +70,7 @@ class StabilityWatch:
         return loss_spikes or gradient_spikes
 
     def _smooth(self, step: int, loss: float) -> None:
-        self.initial = loss if self.initial is None else self.initial
+        self.initial = max(loss, self.untrained) if self.initial is None else self.initial
         self.smoothed = loss if self.smoothed is None else EMA * self.smoothed + (1 - EMA) * loss
         self.lowest = self.smoothed if self.lowest is None else min(self.lowest, self.smoothed)
         if self.smoothed <= min(self.lowest + JUMP, self.initial):

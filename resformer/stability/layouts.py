@@ -109,4 +109,5 @@ def read_out(model: nn.Module, stream: torch.Tensor) -> torch.Tensor:
     """Logits of the model's own final norm and output projection for a stream ``[batch, time, hidden]``."""
     where = layout(model)
     cap = getattr(model.config, "final_logit_softcapping", None)
-    return softcap(where.head(where.norm(stream)), cap)
+    scaling = getattr(model.config, "logits_scaling", 1.0)
+    return softcap(where.head(where.norm(stream) / scaling), cap)

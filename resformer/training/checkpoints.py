@@ -40,6 +40,8 @@ class Progress:
     """Times that the run went back to a checkpoint."""
     batches_passed_over: int = 0
     """Batches that rollbacks left out of the order of the data."""
+    init_from_hash: str | None = None
+    """Of the configuration and weights that the run started from, where these were given."""
     extra_state: dict[str, Any] = field(default_factory=dict)
     """What instruments want to find again after a resume: names to plain JSON values."""
 

@@ -1,6 +1,7 @@
 """What a run is told: one typed configuration, from YAML and dotted flags."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +142,9 @@ class RunConfig:
     """Sets the three seeds below where they are not given."""
     init_seed: int | None = within(0, SEEDS, None)
     """Of the initial weights."""
+    init_from: str | None = named(None)
+    """Folder of a resformer model (a checkpoint of a run, or what import.py wrote) whose weights the model starts from.
+    What is not said of model.* is as there, and so is data.tokenizer; model.residual may be another wiring."""
     data_seed: int | None = within(0, SEEDS, None)
     """Of the order of the data."""
     dropout_seed: int | None = within(0, SEEDS, None)
@@ -214,9 +218,35 @@ def read_config(file: Path) -> RunConfig:
         raise ValueError(error if str(file) in str(error) else f"{file}: {error}") from error
 
 
+def defaults_from(folder: Path) -> dict[str, Any]:
+    """What keys are by default where ``init_from`` is ``folder``: those of its model, and its tokenizer if it has one.
+
+    Raises:
+        ValueError: one line, if it holds no resformer model.
+    """
+    try:
+        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"init_from: {folder} holds no model (config.json cannot be read); give its folder") from error
+    if told.get("model_type") != "resformer":
+        raise ValueError(
+            f"init_from: {folder} holds a {told.get('model_type')} model; make it a resformer one with import.py first"
+        )
+    from ..model import ResformerConfig
+
+    there = ResformerConfig.from_pretrained(folder)
+    found = {f"model.{item.name}": plain(getattr(there, item.name)) for item in dataclasses.fields(ModelOptions)}
+    if (folder / "tokenizer.json").exists():
+        found["data.tokenizer"] = str(folder)
+    return found
+
+
 def _checked(given: list[str] | dict[str, Any] | None) -> RunConfig:
     parser = parser_of(RunConfig, "train.py", "Train a Transformer whose residual connections you choose.")
     found = read_arguments(parser, given)
+    if (folder := found["init_from"]) is not None:
+        parser.set_defaults(defaults_from(Path(folder)))
+        found = read_arguments(parser, given)
     config = RunConfig(**{key: value for key, value in found.items() if value is not None})
     config.check()
     config.model_config(vocab_size=1)

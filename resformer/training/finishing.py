@@ -37,7 +37,9 @@ def greet(config: RunConfig, model, corpus: Corpus, accelerator: Accelerator, re
         f"data       {config.data.source}: {corpus.num_documents:,} documents{empty}, "
         f"{corpus.num_train_tokens:,} training tokens of {config.data.tokenizer}\n"
         f"device     {accelerator.device} x {accelerator.num_processes}, precision {accelerator.mixed_precision}\n"
-        f"run        {config.run_dir}, seed {config.seed}" + (f", going on from {resumed}" if resumed else ""),
+        f"run        {config.run_dir}, seed {config.seed}"
+        + (f", weights of {config.init_from}" if config.init_from else "")
+        + (f", going on from {resumed}" if resumed else ""),
         flush=True,
     )
 
@@ -107,6 +109,8 @@ def summarise(
         "git_commit": git_commit(),
         "data_source": config.data.source,
         "data_fingerprint": corpus.fingerprint,
+        "init_from": config.init_from,
+        "init_from_hash": progress.init_from_hash,
         "seeds": {"init": config.init_seed, "data": config.data_seed, "dropout": config.dropout_seed},
         **watch.summary(val_loss, corpus.unigram_entropy),
     }

@@ -1,5 +1,6 @@
 """From a run's configuration to its instruments."""
 
+import math
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -38,6 +39,7 @@ def make_instruments(
     measured whole: then only loss and gradient are watched, and that is said.
     """
     train, every = config.train, config.train.record_every
+    untrained = math.log(model.config.vocab_size) if config.init_from else 0.0
     if every and train.shard:
         accelerator.print("recorder   off: the weights are split over processes")
         every = 0
@@ -52,7 +54,7 @@ def make_instruments(
         batch,
         optimizers,
         every=every,
-        watch=StabilityWatch(config.optimizer.max_grad_norm),
+        watch=StabilityWatch(config.optimizer.max_grad_norm, untrained),
         main=accelerator.is_main_process,
         track=(lambda step, values: accelerator.log(values, step=step)) if config.trackers else None,
     )

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from ..files import digest
+
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "einops", "tokenizers", "safetensors")
 _ROOMS = ("data", "model", "stability", "training")
 """Whose source decides what a run computes; a page drawn anew is no other run."""
@@ -17,10 +19,16 @@ _ROOMS = ("data", "model", "stability", "training")
 @lru_cache(maxsize=1)
 def source_hash() -> str:
     """Twelve digits of the SHA-256 of the source that runs: also where it is installed, or under git and changed."""
-    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    package, found = Path(__file__).parents[1], hashlib.sha256()
     for file in sorted(path for room in _ROOMS for path in (package / room).glob("*.py")):
-        digest.update(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
+        found.update(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return found.hexdigest()[:12]
+
+
+def weights_hash(folder: Path) -> str:
+    """Twelve digits of the SHA-256 of a model's configuration and weights."""
+    files = sorted([folder / "config.json", *folder.glob("model*.safetensors")])
+    return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()[:12]
 
 
 @lru_cache(maxsize=1)

@@ -34,7 +34,8 @@ def refuse_another_run(config: RunConfig, folder: Path) -> None:
     file = folder / "config.yaml"
     if not file.exists():
         return
-    theirs, ours = flat(read_yaml(file)), flat(config.as_dict())
+    # A run of before a key was there is one of its default.
+    theirs, ours = flat(RunConfig().as_dict()) | flat(read_yaml(file)), flat(config.as_dict())
     if config.schedule.name == "constant":  # the only schedule that does not depend on where it ends
         theirs["train.max_steps"] = config.train.max_steps
     for key in sorted(set(theirs) | set(ours), key=lambda key: (key != "train.max_steps", key)):  # others follow

@@ -7,24 +7,62 @@ from pathlib import Path
 import psutil
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from ..data import Corpus
 from ..files import locked, remove_leftovers, write_yaml
-from ..model import ResformerConfig
+from ..model import ResformerConfig, ResformerForCausalLM
+from ..model.rewiring import rewired
+from .checkpoints import Progress
 from .compiling import branch_weights
 from .config import RunConfig
+from .provenance import weights_hash
 from .resuming import refuse_another_run
 from .sharding import is_sharded
 
 
 def model_config(config: RunConfig, corpus: Corpus) -> ResformerConfig:
-    tokenizer = corpus.tokenizer
+    """Raises ValueError if the text has tokens that the model of ``init_from`` does not know."""
+    tokenizer, vocab_size = corpus.tokenizer, corpus.vocab_size
+    if config.init_from is not None:
+        vocab_size = ResformerConfig.from_pretrained(config.init_from).vocab_size
+        if corpus.vocab_size > vocab_size:
+            raise ValueError(
+                f"the text has {corpus.vocab_size} tokens of data.tokenizer {config.data.tokenizer}, the model of "
+                f"init_from {config.init_from} a vocabulary of {vocab_size}; give that model's own tokenizer"
+            )
     return config.model_config(
-        vocab_size=corpus.vocab_size,
+        vocab_size=vocab_size,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def initial_model(config: RunConfig, model_config: ResformerConfig) -> ResformerForCausalLM:
+    """The model before its first step, in float32: drawn by torch's seed, or with the weights of ``init_from``.
+
+    Raises:
+        ValueError: if these cannot be loaded, or are of other branches.
+    """
+    if config.init_from is None:
+        return ResformerForCausalLM(model_config)
+    try:
+        theirs = ResformerForCausalLM.from_pretrained(config.init_from, dtype=torch.float32)
+        return rewired(model_config, theirs.state_dict()).model
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"init_from {config.init_from}: {reason}") from error
+
+
+def hash_of_initial_weights(config: RunConfig, progress: Progress) -> str | None:
+    """Of the model of ``init_from``. Raises ValueError if a run that goes on began from others."""
+    if config.init_from is None:
+        return None
+    found = weights_hash(Path(config.init_from))
+    if progress.init_from_hash not in (None, found):
+        raise ValueError(f"init_from: {config.init_from} has changed since {config.run_dir} began; restore it")
+    return found
 
 
 def refuse_what_does_not_fit(

@@ -88,7 +88,7 @@ class Trainer:
         torch.manual_seed(self.config.init_seed)  # type: ignore[arg-type]
         model_config = setup.model_config(self.config, self.corpus)
         setup.refuse_what_does_not_fit(self.config, model_config, self.accelerator, self.micro_batch_size)
-        model = ResformerForCausalLM(model_config)
+        model = setup.initial_model(self.config, model_config)
         if self.config.train.shard:
             sharding.shard(model, self.accelerator)
         return model
@@ -105,6 +105,7 @@ class Trainer:
         resumed = resuming.find(self.config)
         if resumed:
             self.progress = self.load(resumed)
+        self.progress.init_from_hash = setup.hash_of_initial_weights(self.config, self.progress)
         if self.progress.step >= train.max_steps and finishing.is_complete(self.folder, self.progress):
             accelerator.print(
                 f"{self.folder} is complete, {self.progress.step} steps; give another --run_dir to train anew"
