@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, LoggerType, ProjectConfiguration
 from transformers.utils import logging
 
 from ..programs import command_line, launcher, parent
@@ -27,8 +27,9 @@ def make_accelerator(run_dir: str, trackers: list[str], patience: float = 600.0)
         ValueError: if fewer processes joined than were launched, if they are to split the model, or if a tracker is
             not installed.
     """
+    registered = set(LOGGER_TYPE_TO_CLASS) - set(LoggerType.list())
     for name in trackers:
-        if name not in {str(tracker) for tracker in get_available_trackers()}:
+        if name not in registered.union(map(str, get_available_trackers())):
             raise ValueError(
                 f"trackers: {name!r} is not one of accelerate's or not installed; those that are common come with "
                 "pip install 'resformer[trackers]'"
@@ -109,6 +110,25 @@ def _threads_were_chosen() -> bool:
 
 
 def start_trackers(accelerator: Accelerator, config: dict[str, Any]) -> None:
-    """Begin logging to the trackers asked for, under the project name resformer, with the run's configuration."""
+    """Begin logging to the trackers asked for, under the project name resformer and the name of the run's folder, with
+    the run's configuration.
+
+    Raises:
+        ValueError: one line, if one of them does not start.
+    """
     plain = {k: v if isinstance(v, (int, float, str)) else json.dumps(v) for k, v in config.items()}
-    accelerator.init_trackers("resformer", config=plain)
+    folder, name = str(accelerator.logging_dir), Path(config["run_dir"]).name
+    os.makedirs(folder, exist_ok=True)  # or wandb would write where the program was started
+    own = {"wandb": {"dir": folder, "name": name}, "trackio": {"name": name}}
+    try:
+        accelerator.init_trackers("resformer", config=plain, init_kwargs=own)
+    except Exception as error:
+        raise ValueError(
+            f"trackers: one does not start ({error}); for wandb log in, or set WANDB_MODE=offline"
+        ) from error
+
+
+def track_results(accelerator: Accelerator, summary: dict[str, Any]) -> None:
+    """Tell the trackers the figures of summary.json, as ``final/val_loss`` and so on."""
+    said = {f"final/{k}": v for k, v in summary.items() if isinstance(v, (int, float, str))}
+    accelerator.log(said, step=summary["step"])

@@ -16,7 +16,7 @@ from .config import RunConfig
 from .evaluation import bits_per_byte, evaluate
 from .instrumentation import make_instruments
 from .interruption import Interruption
-from .launch import make_accelerator, start_trackers
+from .launch import make_accelerator, start_trackers, track_results
 from .metrics_log import MetricsLog
 from .optimizers import build_optimizers, lr_factor, set_learning_rate
 from .step import train_step
@@ -259,6 +259,7 @@ class Trainer:
                 val_loss=val_loss,
                 watch=self.instruments.watch,
             )
+            track_results(self.accelerator, summary)
             finishing.finish(summary, config=self.config, model=whole, corpus=self.corpus, accelerator=self.accelerator)
         # Before the process group goes: the reducer in `wrapped` would free it holding the interpreter's lock, and wait
         # for gloo's thread, which may be waiting for that lock.
