@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Compare residual connections over learning rates, seeds and whatever else a run has keys for.
 
 python recipes/sweep.py --config recipes/sweeps/quick.yaml [--dotted.key VALUE ...]

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Train a Transformer whose residual connections you choose.
 
 accelerate launch --num_processes 1 recipes/train.py [--config FILE] [--dotted.key VALUE ...]

@@ -2,20 +2,21 @@
 
 import builtins
 import ctypes
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from argparse import ArgumentError
-from collections.abc import Callable
+from argparse import ArgumentError, RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
 import psutil
-from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 DONE, FAILED, BAD_INPUT, DIVERGED = 0, 1, 2, 3
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -31,7 +32,30 @@ def command_of(program: str) -> str:
     return f"python recipes/{program}.py" if RECIPES.parent != _HERE else f"python -m resformer {program}"
 
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
+def path_of(file: str) -> str:
+    """What a person types for a file beside the programs."""
+    return f"recipes/{file}" if RECIPES.parent != _HERE else str(RECIPES / file)
+
+
+# The second gives --print_completion: a JSON schema for editors and, where shtab is installed, a shell's words.
+set_parsing_settings(docstring_parse_attribute_docstrings=True, add_print_completion_argument=True)
+
+
+class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """What stands before the keys keeps its lines."""
+
+
+class Parser(ArgumentParser):
+    """Of dotted keys; ``amended`` adds to their JSON schema what their types do not say."""
+
+    amended: Callable[[dict[str, Any]], dict[str, Any]] = staticmethod(lambda schema: schema)
+
+    def get_completion_script(self, completion_type: str, **options: Any) -> str:
+        script: str = super().get_completion_script(completion_type, **options)
+        if completion_type != "jsonschema":
+            return script
+        schema = json.loads(script)
+        return json.dumps(self.amended(schema | {"description": schema["description"].split("\n")[0]}), indent=2)
 
 
 class ConfigFile(ActionConfigFile):
@@ -45,11 +69,23 @@ class ConfigFile(ActionConfigFile):
 
 
 def parser_of(
-    described: Callable | type, program: str, description: str, skip: set[str] | None = None
-) -> ArgumentParser:
+    described: Callable | type,
+    program: str,
+    description: str,
+    skip: set[str] | None = None,
+    first: Mapping[str, str] | None = None,
+) -> Parser:
     """A parser of the arguments of a function or the fields of a dataclass: each a flag with its type, default and
-    documentation, or a dotted key of ``--config FILE``; those of ``skip`` are left out."""
-    parser = ArgumentParser(prog=program, description=description, exit_on_error=False)
+    documentation, or a dotted key of ``--config FILE``; those of ``skip`` are left out.
+
+    Args:
+        first: what help says before all keys, whose usage is one line then: commands, and what each does.
+    """
+    usage = None
+    if first:
+        usage = "%(prog)s [--config FILE] [--KEY VALUE ...]"
+        description += "\n" + "".join(f"\n  {command}\n      {does}" for command, does in first.items())
+    parser = Parser(prog=program, description=description, usage=usage, exit_on_error=False, formatter_class=_Help)
     parser.add_argument("--config", action=ConfigFile, help="YAML file of the keys below; later flags win")
     if isinstance(described, type):
         parser.add_class_arguments(described, None, skip=set(skip or ()))

@@ -113,7 +113,7 @@ class Instruments:
         if self.table is not None and self.optimizers is not None:
             rows = self.optimizers.rows()
             self.table.append(step, rows)
-            self._scalars(rows)
+            self._say(step, rows)
         found, self.scalars = self.scalars, {}
         return found | ({"spike": 1.0} if spike else {})
 
@@ -123,11 +123,12 @@ class Instruments:
         rows = [*measure(self.model, self.batch, self.start, before), *more]
         self.table.append(step, rows)
         self.table.write_if_grown()
-        self._scalars(rows)
-        if self.track is not None:
-            self.track(step, tracked(rows))
+        self._say(step, rows)
 
-    def _scalars(self, rows: Sequence[Row]) -> None:
+    def _say(self, step: int, rows: Sequence[Row]) -> None:
+        """Tell trackers all of them, and keep what stands in metrics.jsonl as well."""
+        if self.track is not None and rows:
+            self.track(step, tracked(rows))
         whole = {metric: value for layer, _, metric, value in rows if layer == WHOLE}
         self.scalars |= {f"layers/{name}": whole[name] for name in SCALARS if name in whole}
 
@@ -145,7 +146,7 @@ class Instruments:
         return self.previous
 
 
-def tracked(rows: list[Row]) -> dict[str, float]:
+def tracked(rows: Sequence[Row]) -> dict[str, float]:
     """Rows under the names that trackers group by: ``stream_rms/003.mlp``."""
     return {
         f"{metric}/{'all' if layer == WHOLE else f'{layer:03d}'}.{sublayer}": value

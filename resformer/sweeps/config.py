@@ -10,8 +10,23 @@ from typing import Any, Literal
 import yaml
 
 from ..keys import flat, plain
-from ..programs import parser_of, read_arguments
+from ..programs import command_of, parser_of, path_of, read_arguments
 from .results import Statistics
+from .schema import with_keys_of_a_run
+
+_SWEEP = f"{command_of('sweep')} --config {path_of('sweeps/quick.yaml')}"
+FIRST = {
+    f"{_SWEEP} --dry_run": "the plan, what it costs, and every difference between its arms",
+    _SWEEP: "a sweep of three connections against pre-norm; the same command again goes on with it",
+    f"{_SWEEP} --sweep_dir runs/sweeps/mine --base.data.source my.txt --base.train.max_steps 500":
+        "the same question of your own text; --base.KEY sets one key of all its runs",
+    f"{_SWEEP} --executor.workers 2 --seeds.reporting [0,1,2,3]":
+        "two trials at once, four seeds that are reported",
+    f"{command_of('report')} runs/sweeps/quick": "its page, finished or not; --watch follows it",
+    f"{command_of('sweep')} --print_completion jsonschema > sweep.schema.json":
+        "what an editor completes YAML files of sweeps from; shtab-bash, -zsh for a shell (pip install shtab)",
+}  # fmt: skip
+"""What help says first."""
 
 
 @dataclass
@@ -208,7 +223,8 @@ def parse_sweep(argv: list[str] | None = None) -> SweepConfig:
     Raises:
         ValueError: one line, for anything that is not a sweep.
     """
-    parser = parser_of(SweepConfig, "sweep.py", "Compare residual connections over a grid of runs.")
+    parser = parser_of(SweepConfig, "sweep.py", "Compare residual connections over a grid of runs.", first=FIRST)
+    parser.amended = with_keys_of_a_run
     rest, overrides = _base_flags(sys.argv[1:] if argv is None else argv)
     try:
         config = SweepConfig(**read_arguments(parser, rest))

@@ -11,12 +11,32 @@ from ..data import DataConfig
 from ..files import read_yaml
 from ..keys import nested, plain
 from ..model.options import ResformerOptions
-from ..programs import parser_of, read_arguments
+from ..programs import Parser, command_of, parser_of, path_of, read_arguments
 from ..ranges import check_ranges, named, within
+from .schema import with_kinds_and_ranges
 
 if TYPE_CHECKING:
     from ..model import ResformerConfig
 
+_TRAIN = command_of("train")
+FIRST = {
+    _TRAIN: "the default: pre-norm, on the source of Python's standard library, minutes on two CPU cores",
+    f"{_TRAIN} --model.residual 'post*1,highway*1,pre*rest' --run_dir runs/mixed":
+        f"other connections, and where they stand; {command_of('variants')} lists all kinds",
+    f"{_TRAIN} --data.source my.txt --data.tokenizer bpe:8000 --data.sequence_length 256":
+        "your own text: a file, a folder, a glob, or hub:OWNER/NAME",
+    f"{_TRAIN} --model.num_hidden_layers 12 --model.hidden_size 384 --train.max_steps 2000":
+        "a larger model, trained for longer; --optimizer.learning_rate is its peak rate",
+    f"{_TRAIN} --config {path_of('configs/mixed.yaml')} --seed 1 --trackers [tensorboard]":
+        "keys from a file, and flags on top; --print_config prints all keys as such a file",
+    f"accelerate launch --config_file {path_of('accelerate/cpu-2.yaml')} {path_of('train.py')}":
+        "several processes; the folder beside it has GPUs, split weights and several machines",
+    f"{_TRAIN} --print_completion jsonschema > run.schema.json":
+        "what an editor completes YAML files of keys from; shtab-bash, -zsh for a shell (pip install shtab)",
+    "The same command again":
+        "goes on from the newest checkpoint. Exit code 0: done, 2: bad input, 3: diverged, 130 and 143: interrupted",
+}  # fmt: skip
+"""What help says first."""
 STEPS, SEQUENCES, SEEDS = 10**9, 2**24, 2**63 - 1
 """The most that a key may say."""
 _SET_BY_THE_TOKENIZER = {"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "use_cache"}
@@ -193,6 +213,13 @@ class RunConfig:
         return plain(dataclasses.asdict(self))
 
 
+def run_parser() -> Parser:
+    """Of all keys of a run."""
+    parser = parser_of(RunConfig, "train.py", "Train a Transformer whose residual connections you choose.", first=FIRST)
+    parser.amended = lambda schema: with_kinds_and_ranges(schema, RunConfig)
+    return parser
+
+
 def parse_arguments(argv: list[str] | None = None) -> RunConfig:
     """The run that the command line describes. Raises ValueError as ``run_config`` does."""
     return _checked(argv)
@@ -242,7 +269,7 @@ def defaults_from(folder: Path) -> dict[str, Any]:
 
 
 def _checked(given: list[str] | dict[str, Any] | None) -> RunConfig:
-    parser = parser_of(RunConfig, "train.py", "Train a Transformer whose residual connections you choose.")
+    parser = run_parser()
     found = read_arguments(parser, given)
     if (folder := found["init_from"]) is not None:
         parser.set_defaults(defaults_from(Path(folder)))

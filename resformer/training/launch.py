@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, ProjectConfiguration
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import InitProcessGroupKwargs, LoggerType, ProjectConfiguration
 from transformers.utils import logging
 
 from ..programs import command_line, launcher, parent
@@ -27,11 +27,18 @@ def make_accelerator(run_dir: str, trackers: list[str], patience: float = 600.0)
         ValueError: if fewer processes joined than were launched, if they are to split the model, or if a tracker is
             not installed.
     """
+    registered = set(LOGGER_TYPE_TO_CLASS) - set(LoggerType.list())
     for name in trackers:
-        if name not in {str(tracker) for tracker in get_available_trackers()}:
+        if name not in registered.union(map(str, get_available_trackers())):
             raise ValueError(
                 f"trackers: {name!r} is not one of accelerate's or not installed; those that are common come with "
                 "pip install 'resformer[trackers]'"
+            )
+    for other in ("DeepSpeed", "Megatron_LM"):
+        if _is_set(f"ACCELERATE_USE_{other.upper()}"):
+            raise ValueError(
+                f"{other} steps a model by itself, and a run here has optimisers of its own; launch without it and "
+                "give --train.shard true, which splits weights, gradients and optimiser states (FSDP2)"
             )
     logging.disable_progress_bar()  # one bar at a time, and none where nobody looks
     has_accelerator = torch.accelerator.is_available()
@@ -53,11 +60,6 @@ def make_accelerator(run_dir: str, trackers: list[str], patience: float = 600.0)
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     if accelerator.mixed_precision == "fp16":
         raise ValueError("fp16 overflows without a scaled loss; launch with --mixed_precision bf16, or no")
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
-        raise ValueError(
-            f"{accelerator.distributed_type.value} splits weights over processes, and checkpoints here are of whole "
-            "ones; launch without it and give --train.shard true"
-        )
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != launched:
         raise ValueError(
@@ -65,6 +67,25 @@ def make_accelerator(run_dir: str, trackers: list[str], patience: float = 600.0)
             "'accelerate launch --multi_gpu --num_processes N', also on CPUs, or with torchrun"
         )
     return accelerator
+
+
+def takes_over_fsdp() -> bool:
+    """Whether the launch asks for FSDP: that is ``train.shard`` here, and accelerate is told nothing more of it.
+
+    Raises:
+        ValueError: one line, for what ``train.shard`` does not do.
+    """
+    asked = _is_set("ACCELERATE_USE_FSDP")
+    if asked and _is_set("FSDP_OFFLOAD_PARAMS"):
+        raise ValueError("fsdp_offload_params: split weights stay on their devices here; set it to false")
+    if asked and _is_set("FSDP_ACTIVATION_CHECKPOINTING"):
+        raise ValueError("fsdp_activation_checkpointing: set it to false and give --train.gradient_checkpointing true")
+    os.environ["ACCELERATE_USE_FSDP"] = "false"
+    return asked
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() in ("true", "1", "yes")
 
 
 def _find_the_launcher(patience: float) -> None:
@@ -109,6 +130,25 @@ def _threads_were_chosen() -> bool:
 
 
 def start_trackers(accelerator: Accelerator, config: dict[str, Any]) -> None:
-    """Begin logging to the trackers asked for, under the project name resformer, with the run's configuration."""
+    """Begin logging to the trackers asked for, under the project name resformer and the name of the run's folder, with
+    the run's configuration.
+
+    Raises:
+        ValueError: one line, if one of them does not start.
+    """
     plain = {k: v if isinstance(v, (int, float, str)) else json.dumps(v) for k, v in config.items()}
-    accelerator.init_trackers("resformer", config=plain)
+    folder, name = str(accelerator.logging_dir), Path(config["run_dir"]).name
+    os.makedirs(folder, exist_ok=True)  # or wandb would write where the program was started
+    own = {"wandb": {"dir": folder, "name": name}, "trackio": {"name": name}}
+    try:
+        accelerator.init_trackers("resformer", config=plain, init_kwargs=own)
+    except Exception as error:
+        raise ValueError(
+            f"trackers: one does not start ({error}); for wandb log in, or set WANDB_MODE=offline"
+        ) from error
+
+
+def track_results(accelerator: Accelerator, summary: dict[str, Any]) -> None:
+    """Tell the trackers the figures of summary.json, as ``final/val_loss`` and so on."""
+    said = {f"final/{k}": v for k, v in summary.items() if isinstance(v, (int, float, str))}
+    accelerator.log(said, step=summary["step"])

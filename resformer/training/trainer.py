@@ -16,7 +16,7 @@ from .config import RunConfig
 from .evaluation import bits_per_byte, evaluate
 from .instrumentation import make_instruments
 from .interruption import Interruption
-from .launch import make_accelerator, start_trackers
+from .launch import make_accelerator, start_trackers, takes_over_fsdp, track_results
 from .metrics_log import MetricsLog
 from .optimizers import build_optimizers, lr_factor, set_learning_rate
 from .step import train_step
@@ -38,6 +38,7 @@ class Trainer:
     def __init__(self, config: RunConfig):
         self.config = config
         self.folder = Path(config.run_dir)
+        config.train.shard |= takes_over_fsdp()
         self.accelerator = make_accelerator(config.run_dir, config.trackers, config.train.patience)
         self.micro_batch_size = setup.micro_batch_size(config, self.accelerator)
         self.accumulation = config.train.batch_size // (self.micro_batch_size * self.accelerator.num_processes)
@@ -260,6 +261,7 @@ class Trainer:
                 val_loss=val_loss,
                 watch=self.instruments.watch,
             )
+            track_results(self.accelerator, summary)
             finishing.finish(summary, config=self.config, model=whole, corpus=self.corpus, accelerator=self.accelerator)
         # Before the process group goes: the reducer in `wrapped` would free it holding the interpreter's lock, and wait
         # for gloo's thread, which may be waiting for that lock.

@@ -43,7 +43,7 @@ def test_it_carries_the_package_the_programs_and_their_configurations(wheel):
     carried = set(zipfile.ZipFile(wheel).namelist())
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "resformer").rglob("*.py")}
     files |= {f"resformer/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "recipes").rglob("*.py")}
-    files |= {f"resformer/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "recipes").rglob("*.yaml")}
+    files |= {f"resformer/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "recipes").rglob("*.[jy]*[ln]")}
     files |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "resformer" / "report").glob("*.[hcj]*[ls]")}
     assert files - carried == set()
     assert "resformer/py.typed" in carried

@@ -153,6 +153,10 @@ def test_trackers_log_what_metrics_say(train):
         logged = events.Scalars(name)
         assert [event.step for event in logged] == [step for step, _ in expected]
         assert [event.value for event in logged] == pytest.approx([value for _, value in expected], rel=1e-6)
+    (start,) = events.Scalars("stream_rms/001.mlp")
+    assert start.step == 0 and start.value > 0
+    (final,) = events.Scalars("final/val_loss")
+    assert (final.step, final.value) == (8, pytest.approx(train.summary("tracked")["val_loss"]))
     (written,) = folder.glob("*/hparams.yml")
     assert yaml.safe_load(written.read_text())["model.residual"] == "pre"
 
