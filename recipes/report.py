@@ -4,6 +4,7 @@ python recipes/report.py SWEEP_DIR|RUN_DIR
 python recipes/report.py RUN_DIR RUN_DIR [...] [--out DIR]    # side by side; seeds of one run are one arm with a band
 python recipes/report.py SWEEP_DIR --trials                   # and a page for each of its trials
 python recipes/report.py SWEEP_DIR|RUN_DIR --watch            # a page on this machine alone that follows it
+python recipes/report.py PAGE.html --screenshot PNG|WEBP      # what a browser first shows of a page that is there
 """
 
 import sys
@@ -25,7 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
     add("--watch", action="store_true", help="serve the page on 127.0.0.1, drawn anew while the run or sweep goes on")
     add("--port", type=int, default=0, help="of --watch; by default a free one")
     add(
-        "--screenshot", type=str | None, default=None, metavar="PNG", help="also what a browser first shows of the page"
+        "--screenshot",
+        type=str | None,
+        default=None,
+        metavar="PNG",
+        help="also what a browser first shows of the page, "
+        "as PNG or WebP; with a page's file in the place of DIR, of that one",
     )
     options = read_arguments(parser, arguments)
     from resformer.report import runs, sweep, sweeps  # help waits for none of these
@@ -34,6 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     from resformer.report.watch import watch
 
     folders = [Path(folder) for folder in options["folders"]]
+    picture = None if options["screenshot"] is None else Path(options["screenshot"])
+    if picture is not None and len(folders) == 1 and folders[0].suffix == ".html":
+        screenshot(folders[0], picture)
+        return 0
     of_sweeps = [folder for folder in folders if (folder / "sweep.yaml").exists()]
     if of_sweeps and len(folders) > 1:
         raise ValueError(f"{of_sweeps[0]} is a sweep; give one sweep, or runs to compare (its trials/* are runs)")
@@ -51,8 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
     out = None if options["out"] is None else Path(options["out"])
     page, trouble = sweeps.write_page(folders[0]) if of_sweeps else runs.write_page(folders, out, static=True)
     say(page, trouble)
-    if options["screenshot"] is not None:
-        screenshot(page, Path(options["screenshot"]))
+    if picture is not None:
+        screenshot(page, picture)
     return 0
 
 

@@ -17,8 +17,11 @@ from .study import few
 COLOURS = ["#767676", "#D0561A", "#2F8FC4", "#8A8A00", "#AA4466", "#2F9A8C", "#7C6BC8", "#C47800", "#008F63", "#4477AA",
            "#C0609A", "#5B8C2A"]  # fmt: skip
 DASHES = [[1, 0], [7, 3], [2, 2], [9, 3, 2, 3]]
+FEW_POINTS = 300
 FAILED, GUIDE, HEALTHY = "#D0561A", "#767676", "#008F63"
 HEIGHT, WIDTH = 210, 240
+SHORT = "datum.label && (abs(log(datum.value)) < 7 ? format(datum.value, '~g') : format(datum.value, '~e'))"
+"""Labels of a logarithmic axis: no row of zeros; those that the axis leaves empty stay so."""
 alt.data_transformers.disable_max_rows()  # 5,000 by default; figures are thinned here
 CELLS = 60_000
 """Of one figure's maps: more looks than that are thinned."""
@@ -50,6 +53,7 @@ class Figure:
         empty: why there is nothing, where that is so.
         note: what the numbers say, where one line can.
         looks: steps that its panels show one at a time, as their parameter ``look``; the last one in print.
+        lit: arms that are drawn strongly where all would be too many; empty: all.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Figure:
     note: str = ""
     columns: int = 3
     looks: list[int] = field(default_factory=list)
+    lit: Sequence[str] = ()
 
     def chart(self) -> alt.TopLevelMixin:
         """All panels as one chart, for print and for a notebook."""
@@ -86,7 +91,7 @@ class Figure:
 
     def _parameters(self) -> list[alt.Parameter]:
         look = [alt.param(name="look", value=self.looks[-1])] if self.looks else []
-        return [alt.param(name="lit", value=""), alt.param(name="hidden", value=[]), *look]
+        return [alt.param(name="lit", value=list(self.lit)), alt.param(name="hidden", value=[]), *look]
 
 
 def _without_legend_of_arms(part: Any) -> None:
@@ -132,11 +137,13 @@ def shown(frame: pd.DataFrame) -> alt.Chart:
     return chart.transform_filter("indexof(hidden, datum.arm) < 0") if "arm" in frame else chart
 
 
-def lit(frame: pd.DataFrame, strong: float = 1.0) -> Any:
-    """Opacity: of all arms, or of the one that the reader points at."""
+def lit(frame: pd.DataFrame, strong: float = 1.0, pale: float = 0.12, crowded: bool = True) -> Any:
+    """Opacity: of all arms, of the one that the reader points at, or, where many would be ``crowded``, of the few that
+    the study puts in front."""
     if "arm" not in frame:
         return alt.value(strong)
-    return alt.condition("lit == '' || datum.arm == lit", alt.value(strong), alt.value(0.12 * strong))
+    whole = f"length(lit) {'== 0' if crowded else '!= 1'}"
+    return alt.condition(f"{whole} || indexof(lit, datum.arm) >= 0", alt.value(strong), alt.value(pale * strong))
 
 
 def rounded(frame: pd.DataFrame) -> pd.DataFrame:
@@ -161,11 +168,11 @@ def over_seeds(frame: pd.DataFrame, *keys: str) -> pd.DataFrame:
 
 
 def site_axis(frame: pd.DataFrame) -> alt.Axis:
-    """Depth as layer and sublayer."""
-    sites = frame.dropna(subset=["depth"]).drop_duplicates("depth").sort_values("depth")
-    top = int(sites.depth.max()) if len(sites) else 0
+    """Depth as layer and sublayer: as most arms have it, where they differ."""
+    sites = frame.dropna(subset=["depth"]).groupby("depth").site.agg(lambda names: names.mode().iloc[0])
+    top = int(sites.index.max()) if len(sites) else 0
     every = max(1, math.ceil((top + 1) / 9))
-    names = dict(zip(sites.depth.astype(int), sites.site, strict=True))
+    names = dict(zip(sites.index.astype(int), sites, strict=True))
     table = [names.get(depth, "") for depth in range(top + 1)]
     return alt.Axis(values=list(range(0, top + 1, every)), labelExpr=f"{table}[datum.value]", labelLimit=90)
 
@@ -196,7 +203,8 @@ def lines(
     """
     rows = rounded(rows[rows.value > 0] if log else rows)
     field = _field(x)
-    y = alt.Y("value:Q", title=y_title, scale=alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False))
+    scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False)
+    y = alt.Y("value:Q", title=y_title, scale=scale, axis=alt.Axis(labelExpr=SHORT) if log else alt.Undefined)
     layers: list = []
     if healthy is not None:
         band = alt.Chart(pd.DataFrame([dict(zip(("low", "value"), healthy, strict=True))]))
@@ -209,7 +217,9 @@ def lines(
             )
         )  # fmt: skip
     told = [name for name in ("arm", "part", "point", "site", field, "low", "value", "high", "seeds") if name in rows]
-    mark = alt.OverlayMarkDef(size=16) if points and len(rows) < 2000 else False
+    # Of many points only the place is kept, for who points at it.
+    unseen: dict[str, Any] = {"fillOpacity": 0, "strokeOpacity": 0} if len(rows) > FEW_POINTS else {}
+    mark = alt.OverlayMarkDef(size=16, **unseen) if points and len(rows) < 2000 else False
     layers.append(shown(rows).mark_line(point=mark).encode(x=x, y=y, opacity=lit(rows), tooltip=told, **style))
     for value in guides:
         rule = alt.Chart(pd.DataFrame({"value": [value]})).mark_rule(strokeDash=[4, 3], color=GUIDE)
@@ -252,7 +262,7 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
 
 def heat(frame: pd.DataFrame, value: str, title: str, scale: alt.Scale, tooltip: list[str]) -> alt.Chart:
     """Cells over step and depth."""
-    y = alt.Y("depth:Q", title=None, scale=alt.Scale(nice=False), axis=site_axis(frame))
+    y = alt.Y("depth:Q", title=None, scale=alt.Scale(nice=False, zero=False), axis=site_axis(frame))
     height = max(HEIGHT, 2 * int(frame.depth.max() or 0))
     gradient = alt.Legend(gradientLength=150, title=title, titleLimit=200)
     return (

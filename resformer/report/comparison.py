@@ -11,6 +11,7 @@ import pandas as pd
 from ..stability.endstate import FAILED as ENDED_BADLY
 from ..sweeps.inference import clopper_pearson, t_estimate
 from .charts import COLOURS, FAILED, GUIDE, HEIGHT, Figure, Panel, lit, rounded, shown, stacked, styled
+from .study import MOST_TOGETHER
 from .sweep import SweepStudy
 
 VERDICTS = {"better": 8, "equivalent": 9, "worse": 1, "unresolved": 0, "baseline": 0}
@@ -20,7 +21,7 @@ VERDICTS = {"better": 8, "equivalent": 9, "worse": 1, "unresolved": 0, "baseline
 def outcome_figures(study: SweepStudy) -> list[Figure]:
     """All; those that the sweep has nothing for are empty and say why."""
     return [
-        forest(study), stability(study), loss_over_learning_rate(study), cost(study), ladder(study), spikes(study)
+        forest(study), stability(study), cost(study), loss_over_learning_rate(study), ladder(study), spikes(study)
     ]  # fmt: skip
 
 
@@ -43,7 +44,8 @@ def forest(study: SweepStudy) -> Figure:
     figure = Figure(
         "forest",
         f"Difference of held-out loss from {study.baseline}, each arm at its own best rate",
-        f"Left of the line is better than {study.baseline}. Bars: 95 % intervals of the paired difference over seeds. "
+        f"Left of the line is better than {study.baseline}. Bars: 95 % intervals of the paired difference over seeds, "
+        "where there are three pairs or more; the best stands highest. "
         f"Shaded: the margin of {margin:g} nats that was declared too small to matter. The word is the verdict, which "
         "asks more than the interval alone: controls, the other arm's rate, and all comparisons together.",
         empty="no arm has a reporting run beside the baseline's yet",
@@ -51,33 +53,40 @@ def forest(study: SweepStudy) -> Figure:
     )
     told = ["arm", "verdict", "reason", "difference", "difference_low", "difference_high", "p_adjusted", "detectable"]
     table = study.verdicts
-    table = table[np.isfinite(table.difference.astype(float))] if len(table) else table
+    table = table[(table.runs > 0) & (table.arm != study.baseline)] if len(table) else table
+    order = [*study.by_merit(), *study.arms]
     for point in _points(study, table):
-        rows = table[table.point == point][["point", *told]]
-        rows = rounded(rows.astype({"difference": float, "difference_low": float, "difference_high": float}))
-        y = alt.Y("arm:N", sort=study.arms, title=None, axis=alt.Axis(labelLimit=150))
+        rows = table[table.point == point][["point", "failed", "runs", *told]]
+        rows = rounded(rows.astype(dict.fromkeys(("difference", "difference_low", "difference_high"), float)))
+        known = rows[np.isfinite(rows.difference)]
+        if known.empty:
+            continue
+        rows = rows.assign(why=[f"no sound run: {row.failed} of {row.runs} ended badly" if row.failed == row.runs
+                                else "no sound run beside the baseline's" for row in rows.itertuples()])  # fmt: skip
+        sort = [arm for arm in dict.fromkeys(order) if (rows.arm == arm).any()]
+        few_arms = len(sort) <= MOST_TOGETHER
+        y = alt.Y("arm:N", sort=sort, title=None, axis=alt.Axis(labelLimit=150))
         x = alt.X("difference:Q", title="nats per token; left is better")
         names = [name for name in VERDICTS if (rows.verdict == name).any()]
         hues = alt.Scale(domain=names, range=[COLOURS[VERDICTS[name]] for name in names])
         colour = alt.Color("verdict:N", scale=hues, legend=None)
         band = alt.Chart(pd.DataFrame([{"low": -margin, "high": margin}])).mark_rect(color=GUIDE, opacity=0.12)
         zero = alt.Chart(pd.DataFrame([{"zero": 0}])).mark_rule(color=GUIDE)
-        spread = rows.dropna(subset=["difference_low"])
-        layers = [
-            band.encode(x=alt.X("low:Q"), x2="high:Q"),
-            zero.encode(x="zero:Q"),
-            shown(spread).mark_rule(strokeWidth=2.5).encode(
-                y=y, x=alt.X("difference_low:Q"), x2="difference_high:Q", color=colour, opacity=lit(rows)
-            ),
-            shown(rows).mark_point(filled=True, size=70, opacity=1).encode(
-                y=y, x=x, color=colour, opacity=lit(rows), tooltip=told
-            ),
-            shown(rows).mark_text(dy=-9, fontSize=11).encode(
-                y=y, x=x, text="verdict:N", opacity=lit(rows), tooltip=told
-            ),
-        ]  # fmt: skip
-        chart = stacked(*layers, height=max(90, 34 * len(rows)))
-        figure.panels.append(Panel(point, chart, None, point))
+        spread, opacity = known.dropna(subset=["difference_low"]), lit(rows, crowded=False)
+        # Of many arms, the word is said only of what is decided.
+        worded = known if few_arms else known[known.verdict != "unresolved"]
+        layers = [band.encode(x=alt.X("low:Q"), x2="high:Q"), zero.encode(x="zero:Q")]
+        if len(spread):
+            bars = shown(spread).mark_rule(strokeWidth=2.5)
+            layers.append(bars.encode(y=y, x=alt.X("difference_low:Q"), x2="difference_high:Q", color=colour,
+                                      opacity=opacity))  # fmt: skip
+        dots = shown(known).mark_point(filled=True, size=70, opacity=1)
+        layers.append(dots.encode(y=y, x=x, color=colour, opacity=opacity, tooltip=told))
+        layers.append(shown(worded).mark_text(dy=-9, fontSize=11).encode(y=y, x=x, text="verdict:N", opacity=opacity))
+        if len(gone := rows[~np.isfinite(rows.difference)]):
+            marks = shown(gone).mark_text(fontSize=11, color=FAILED, align="right").encode(y=y, text="why:N")
+            layers.append(marks.encode(x=alt.value("width"), opacity=opacity, tooltip=["arm", "why", "reason"]))
+        figure.panels.append(Panel(point, stacked(*layers, height=(36 if few_arms else 18) * len(rows)), None, point))
     return figure
 
 
@@ -104,11 +113,11 @@ def stability(study: SweepStudy) -> Figure:
         rows = rounded(frame[frame.point == point])
         # Arms that lie on each other are set apart by a little of the rate.
         place = rows.arm.map({arm: i for i, arm in enumerate(study.arms)}) - (len(study.arms) - 1) / 2
-        rows = rows.assign(learning_rate=rows.learning_rate * 10 ** (0.25 * place / max(1, len(study.arms))))
+        rows = rows.assign(learning_rate=rows.learning_rate * 10 ** (0.12 * place / max(1, len(study.arms))))
         told = ["arm", "bad", alt.Tooltip("learning_rate:Q", format=".2e"), "low", "high"]
         base = shown(rows).encode(x=x, color=style["color"], opacity=lit(rows))
         layers = [
-            base.mark_rule(strokeWidth=1).encode(y=alt.Y("low:Q"), y2="high:Q"),
+            base.mark_rule(strokeWidth=1).encode(y=alt.Y("low:Q"), y2="high:Q", opacity=lit(rows, 0.5)),
             base.mark_line(point=True).encode(y=y, strokeDash=style["strokeDash"], tooltip=told),
         ]
         figure.panels.append(Panel(point, stacked(*layers, height=HEIGHT), None, point))
@@ -129,7 +138,7 @@ def loss_over_learning_rate(study: SweepStudy) -> Figure:
     if runs.empty:
         return figure
     curve, failures, style = _curve(runs), _failures(runs), _style(study)
-    entropy = [float(value) for value in study.common("unigram_entropy")]
+    entropy = study.numbers("unigram_entropy")
     x = _rates(runs)
     y = alt.Y("value:Q", scale=alt.Scale(zero=False), title="nats per token, clipped")
     runs = runs.assign(value=runs.loss)
@@ -168,13 +177,13 @@ def cost(study: SweepStudy) -> Figure:
         rows = table[table.point == point]
         rows = rounded(rows.assign(milliseconds=1000 * rows.step_seconds.astype(float), value=rows.loss))
         rows = rows[["arm", "point", "value", "loss_low", "loss_high", "milliseconds", "step_ratio", "verdict"]]
-        x = alt.X("milliseconds:Q", title="milliseconds a step", scale=alt.Scale(zero=False, padding=20))
+        x = alt.X("milliseconds:Q", title="milliseconds a step", scale=alt.Scale(zero=False, padding=40))
         y = alt.Y("value:Q", title="nats per token", scale=alt.Scale(zero=False, padding=14))
-        base = shown(rows).encode(x=x, color=_style(study)["color"], opacity=lit(rows))
+        base = shown(rows).encode(x=x, color=_style(study)["color"], opacity=lit(rows, pale=0.35))
         layers = [
             base.mark_rule().encode(y=alt.Y("loss_low:Q"), y2="loss_high:Q"),
             base.mark_point(size=80, filled=True, opacity=1).encode(y=y, tooltip=list(rows)),
-            shown(rows).mark_text(dy=-9, fontSize=11).encode(x=x, y=y, text="arm:N", opacity=lit(rows)),
+            shown(rows).mark_text(dy=-9, fontSize=11).encode(x=x, y=y, text="arm:N", opacity=lit(rows, pale=0)),
         ]
         figure.panels.append(Panel(point, stacked(*layers, height=240), None, point))
     return figure
@@ -242,7 +251,7 @@ def spikes(study: SweepStudy) -> Figure:
         ]
         y = alt.Y("run:N", title=None, sort=None, axis=alt.Axis(labelLimit=170))
         bars = shown(rows[["arm", "run", "start", "steps", "clip_rate", "end_state", "divergence_step"]])
-        grey = alt.Scale(scheme="greys", domain=[0, 1.5])
+        grey = alt.Scale(range=["#E4E4E4", "#8A8A8A"], domain=[0, 1])
         legend = alt.Legend(format="%", gradientLength=120)
         layers = [
             bars.mark_bar(height=11).encode(

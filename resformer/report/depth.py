@@ -303,12 +303,15 @@ def attention(study: Study) -> Figure:
 def internals(study: Study) -> Figure:
     names = study.of(*[n for n in set(study.frame.metric) if n.startswith("internal.")]).metric
     parents = dict.fromkeys(metric(name.partition("[")[0]).reading for name in sorted(set(names)))
+    panels, still = internals_maps(study)
+    constant = f"One number at every site and step: {'; '.join(still)}" if still else ""
     return Figure(
         "internals",
         "Inside the connections: gates, scales and weights over depth",
-        "Over depth and step, or, where a site has several, all of them at the last look. " + " ".join(parents),
-        internals_maps(study),
-        empty="these connections have no parameters or gates of their own",
+        "Over depth and step, or, where a site has several, all of them at the last look. "
+        + " ".join([*parents, f"{constant}." if constant else ""]),
+        panels,
+        empty=constant or "these connections have no parameters or gates of their own",
     )
 
 

@@ -41,7 +41,7 @@ def stream_maps(study: Study) -> list[Panel]:
         if len(gone):
             block = alt.Chart(gone[["step", "until", "depth", "above", "site"]]).mark_rect(color=FAILED)
             layers.append(block.encode(x="step:Q", x2="until:Q", y="depth:Q", y2="above:Q", tooltip=["site:N", "step"]))
-        title = " · ".join(word for word in ("" if study.single else arm, point) if word)
+        title = " · ".join(word for word in ("RMS of the stream" if study.single else arm, point) if word)
         panels.append(Panel(title, stacked(*layers, height=base.height), arm, point))
     return panels
 
@@ -69,31 +69,37 @@ def contour(frame: pd.DataFrame, times: float) -> pd.DataFrame:
     return pd.DataFrame(edges, columns=["step", "depth", "x2", "y2"]).astype(float)
 
 
-def internals_maps(study: Study) -> list[Panel]:
-    """Of each arm and name one map over depth and step, or over depth and entry at the last look."""
+def internals_maps(study: Study) -> tuple[list[Panel], list[str]]:
+    """Of each arm and name one map over depth and step, or over depth and entry at the last look; and in words those
+    that are one number everywhere."""
     inside = study.frame[study.frame.metric.str.startswith(_INSIDE) & study.frame.depth.notna()]
     inside = inside[~inside.metric.str.endswith((".std", ".min", ".max"))]
     if inside.empty:
-        return []
+        return [], []
     inside = finite(_over_seeds(inside, "metric"))
     named = inside.metric.str.extract(r"^(?:internal\.)?(?P<name>[^\[]+)(?:\[(?P<entry>[\d,]+)\])?$")
     inside = inside.assign(name=named.name, entry=named.entry)
-    panels = []
+    panels, still = [], []
     for (point, arm, name), frame in inside.groupby(["point", "arm", "name"], sort=False):
-        title = " · ".join(word for word in ("" if study.single else arm, str(name), point) if word)
+        words = [word for word in ("" if study.single else arm, str(name), point) if word]
+        title = " · ".join(words)
+        if frame.value.nunique() == 1:
+            still.append(f"{' '.join(words)} {frame.value.iloc[0]:.4g}")
+            continue
         if frame.entry.notna().any():
             panels.append(Panel(title, _entries(frame[frame.step == frame.step.max()]), arm, point))
             continue
         frame = cells(thinned(frame.drop(columns="entry"), CELLS // 10 // max(1, frame.depth.nunique())))
         scale = alt.Scale(scheme="viridis")
         panels.append(Panel(title, heat(frame, "value", "value", scale, _TOLD), arm, point))
-    return panels
+    return panels, still
 
 
 def _entries(frame: pd.DataFrame) -> alt.Chart:
-    y = alt.Y("depth:Q", title=None, scale=alt.Scale(nice=False), axis=site_axis(frame))
+    y = alt.Y("depth:Q", title=None, scale=alt.Scale(nice=False, zero=False), axis=site_axis(frame))
     order = list(dict.fromkeys(frame.entry))
-    scale = alt.Scale(scheme="purpleorange", domainMid=0)
+    both = frame.value.min() < 0 < frame.value.max()
+    scale = alt.Scale(scheme="purpleorange", domainMid=0) if both else alt.Scale(scheme="viridis")
     return (
         alt.Chart(rounded(frame.assign(above=frame.depth + 1)))
         .mark_rect()

@@ -10,6 +10,7 @@ function theme() {
   return {
     background: "transparent", font: "system-ui, sans-serif", aria: false, view: { stroke: "transparent" },
     axis: { labelColor: ink, titleColor: soft, gridColor: line, domainColor: soft, tickColor: soft, titleFontWeight: "normal", labelOverlap: true },
+    axisQuantitative: { tickCount: 6 },
     legend: { labelColor: ink, titleColor: soft, titleFontWeight: "normal", orient: "bottom" }, text: { color: ink }, rule: { color: soft },
   };
 }
@@ -48,7 +49,8 @@ async function draw(chart) {
 
 const shown = (kind) => [...document.querySelectorAll(`[data-filter=${kind}]`)];
 const taken_out = (kind) => shown(kind).filter((box) => !box.checked).map((box) => box.value);
-let lit = "";
+const focus = JSON.parse(document.getElementById("arms")?.dataset.focus || "[]");
+let lit = focus;
 
 function apply(view, chart) {
   view.signal("hidden", taken_out("arm")).signal("lit", lit);
@@ -69,18 +71,18 @@ const form = document.getElementById("filters");
 form?.addEventListener("submit", (event) => event.preventDefault());
 form?.addEventListener("change", filter);
 document.getElementById("search")?.addEventListener("input", (event) => {
-  for (const box of shown("arm")) box.closest("label").hidden = !box.value.toLowerCase().includes(event.target.value.toLowerCase());
+  for (const box of document.querySelectorAll("#others [data-filter]")) box.closest("label").hidden = !box.value.toLowerCase().includes(event.target.value.toLowerCase());
 });
 for (const [id, on] of [["all", true], ["none", false]])
   document.getElementById(id)?.addEventListener("click", () => {
-    for (const box of shown("arm")) if (!box.closest("label").hidden) box.checked = on;
+    for (const box of document.querySelectorAll("#others label:not([hidden]) [data-filter]")) box.checked = on;
     filter();
   });
 for (const label of document.querySelectorAll("#arms label")) {
   const point = (name) => () => { lit = name; everywhere(); };
   const name = label.querySelector("input").value;
-  for (const event of ["mouseenter", "focusin"]) label.addEventListener(event, point(name));
-  for (const event of ["mouseleave", "focusout"]) label.addEventListener(event, point(""));
+  for (const event of ["mouseenter", "focusin"]) label.addEventListener(event, point([name]));
+  for (const event of ["mouseleave", "focusout"]) label.addEventListener(event, point(focus));
 }
 
 for (const button of document.querySelectorAll(".switch"))
@@ -139,11 +141,11 @@ const sight = new IntersectionObserver((entries) => entries.filter((e) => e.isIn
 charts.forEach((chart) => sight.observe(chart));
 const later = window.requestIdleCallback || ((work) => setTimeout(work, 50));
 async function rest() {
-  const [next] = waiting;
+  const next = [...waiting].find((chart) => chart.checkVisibility());
   if (next) { await due(next); later(rest); }
 }
 addEventListener("load", () => later(rest));
 const again = () => [...views.keys()].forEach(draw);
 dark.addEventListener("change", again);
-addEventListener("beforeprint", () => { [...waiting].forEach(due); if (dark.matches) { printing = true; again(); } });
+addEventListener("beforeprint", () => { [...waiting].filter((chart) => chart.checkVisibility()).forEach(due); if (dark.matches) { printing = true; again(); } });
 addEventListener("afterprint", () => { if (printing) { printing = false; again(); } });

@@ -23,11 +23,17 @@ _TEMPLATES = Environment(
 
 @dataclass(frozen=True)
 class Sentence:
-    """Of the answer: the question it answers, if it has one, and the figure that shows it."""
+    """Of the answer: the question it answers, if it has one, the short of it, the figure that shows it, its source."""
 
     text: str
     question: str = ""
     figure: str = ""
+    short: str = ""
+    source: str = ""
+
+    def __str__(self) -> str:
+        """As a terminal says it."""
+        return " ".join(part for part in (self.question, self.short, self.text) if part)
 
 
 @dataclass
@@ -38,7 +44,11 @@ class Page:
     figures: list[Figure]
     answer: list[Sentence] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    lead: Sequence[str] = ()
+    """Figures that stand side by side before the tables."""
     arms: Sequence[str] = ()
+    focus: Sequence[str] = ()
+    """Arms that stand in front where there are too many."""
     points: Sequence[str] = ()
     roles: dict[str, str] = field(default_factory=dict)
     a_a_control: str | None = None
@@ -48,6 +58,10 @@ class Page:
     links: list[tuple[str, str]] = field(default_factory=list)
     refresh: int | None = None
     """Seconds after which a browser loads it anew."""
+
+    def __post_init__(self) -> None:
+        for figure in self.figures:
+            figure.lit = self.focus
 
     def write(self, file: Path, static: bool = False, library: Path | None = None) -> str | None:
         """Write the page, whole or not at all.
@@ -71,10 +85,13 @@ class Page:
             {"name": arm, "colour": colour(i), "dash": dash(i, arm == self.a_a_control), "role": self.roles.get(arm)}
             for i, arm in enumerate(self.arms)
         ]
+        in_front = [arm for arm in arms if arm["name"] in self.focus]
         return _TEMPLATES.get_template("page.html").render(
             vars(self)
             | {
                 "arms": arms,
+                "in_front": in_front or arms,
+                "behind": [arm for arm in arms if arm not in in_front] if in_front else [],
                 "points": [point for point in self.points if point],
                 "specs": specs,
                 "drawn": list(specs),

@@ -12,7 +12,7 @@ import altair as alt
 from ..keys import flat
 from ..programs import command_of
 from ..stability.endstate import END_STATES
-from ..stability.findings import findings
+from ..stability.findings import OURS, findings
 from .depth import depth_figures
 from .drawing import LIBRARY
 from .page import Page, Sentence
@@ -62,7 +62,7 @@ def show_run_page(folder: Path) -> None:
         return
     print(f"the stream by depth and time    {page}")
     for sentence in _answer(compared([folder])):
-        print(f"what stands out                 {sentence.text}")
+        print(f"what stands out                 {sentence}")
     if trouble is not None:
         print(f"warning: {page} has no figures: {trouble}", file=sys.stderr)
 
@@ -95,6 +95,7 @@ def page_of(study: Study) -> Page:
         study.title,
         depth_figures(study),
         answer=_answer(study),
+        focus=study.focus,
         warnings=warnings,
         arms=study.arms,
         tables=[table for table in tables if table.rows],
@@ -115,8 +116,14 @@ def _answer(study: Study) -> list[Sentence]:
         since = f" from step {since} on" if state == "diverged" and since is not None else ""
         loss = number(run.summary.get("val_loss"))
         reached = "" if loss is None else f"; held-out loss {loss:.4f} nats per token"
-        found.append(Sentence(f"{who}{words}{since}{reached}{_spiked(run)}.", figure="loss"))
-        found += [Sentence(f"{who}{text}.", figure=figure) for text, figure in _found(run)]
+        told = _found(run)
+        ended = f"{who}{words}{since}{reached}{_spiked(run)}."
+        if not who and told:
+            (text, figure, source), *told = told
+            found.append(Sentence(f"What stands out most: {text[0].lower()}{text[1:]}.", "", figure, ended, source))
+        else:
+            found.append(Sentence("" if who else "Nothing else stands out.", "", "loss", ended))
+        found += [Sentence(f"{who}{text}.", "", figure, source=source) for text, figure, source in told]
         below = _last(run, "gradients_below_eps")
         if below:
             text = (
@@ -142,14 +149,16 @@ def _so_far(run: Run) -> str:
     return ", ".join(words) + "; "
 
 
-def _found(run: Run) -> list[tuple[str, str]]:
-    """What the declared rules find, with its source, and the figure that shows it; frozen tensors are said apart."""
+def _found(run: Run) -> list[tuple[str, str, str]]:
+    """What the declared rules find, the figure that shows it, and its source; frozen tensors are said apart."""
     try:
         all_found = findings(run.layers)
     except ValueError:  # a metric of another version, which no rule knows
         return []
     told = [finding for finding in all_found if finding.metric != "gradients_below_eps"][:MOST_FINDINGS]
-    return [(f"{f.sentence[0].upper()}{f.sentence[1:]} ({f.source})", _figure_of(f.metric)) for f in told]
+    sources = [f.source.replace(OURS, "a threshold of ours") for f in told]
+    return [(f"{f.sentence[0].upper()}{f.sentence[1:]}", _figure_of(f.metric), source)
+            for f, source in zip(told, sources, strict=True)]  # fmt: skip
 
 
 def _figure_of(metric: str) -> str:

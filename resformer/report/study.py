@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from ..files import read_whole_lines
 from ..keys import flat
 from ..stability.findings import ORDER
 
+MOST_TOGETHER = 12
+"""Arms whose lines can be told apart in one figure; of more, some stand in front."""
 COLUMNS = ["step", "layer", "sublayer", "metric", "value"]
 SEEDS = {"seed", "init_seed", "data_seed", "dropout_seed"}
 NOT_COMPARED = SEEDS | {"run_dir", "resume", "trackers"}
@@ -71,6 +74,23 @@ class Study:
     @property
     def single(self) -> bool:
         return len(self.arms) == 1
+
+    @property
+    def focus(self) -> list[str]:
+        """Where arms are too many: the first, the four best and the two worst, which stand in front of the others."""
+        if len(self.arms) <= MOST_TOGETHER:
+            return []
+        order = self.by_merit()
+        chosen = {self.baseline or self.arms[0], *order[:4], *order[4:][-2:]}
+        return [arm for arm in self.arms if arm in chosen]
+
+    def by_merit(self) -> list[str]:
+        """Arms with a held-out loss, from the lowest to the highest."""
+        losses: dict[str, list[float]] = {}
+        for run in self.runs:
+            loss = number(run.summary.get("val_loss"))
+            losses.setdefault(run.arm, []).append(np.inf if loss is None or math.isnan(loss) else loss)
+        return sorted(losses, key=lambda arm: float(np.median(losses[arm])))
 
     def of(self, *metrics: str) -> pd.DataFrame:
         """Rows of sites."""

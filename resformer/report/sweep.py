@@ -63,6 +63,12 @@ class SweepStudy(Study):
         values = [outcome.summary.get(key) for outcome in self.state.outcomes.values()]
         return sorted({str(value) for value in values if value is not None})
 
+    def numbers(self, key: str) -> list[float]:
+        """Those of ``common`` that are numbers."""
+        return sorted(
+            {value for o in self.state.outcomes.values() if (value := number(o.summary.get(key))) is not None}
+        )
+
     def _cost(self, arm: str, point: str) -> tuple[float | None, float | None]:
         """Seconds of a step and bytes, of the run that took least: what else the machine did can only add to them."""
         outcomes = [o for trial, o in self.state.outcomes.items() if (trial.arm, trial.point) == (arm, point)]
@@ -92,6 +98,15 @@ class SweepStudy(Study):
     def verdicts(self) -> pd.DataFrame:
         """One line for each arm and point, in numbers."""
         return pd.DataFrame([self._verdict(row) for row in self.analysis.rows])
+
+    def by_merit(self) -> list[str]:
+        """Arms whose difference from the baseline is known, from the best to the worst, over all points."""
+        table = self.verdicts
+        if table.empty:
+            return []
+        known = table[table.role == "arm"].assign(difference=table.difference.astype(float))
+        known = known[np.isfinite(known.difference)]
+        return list(known.groupby("arm", sort=False).difference.mean().sort_values(kind="stable").index)
 
     def _verdict(self, row: Row) -> dict[str, Any]:
         at_best = at_best_rate(self.state, row)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,13 @@ _RULE = (
     "something is said only if the A/A control came out null at that point and the positive control was flagged. "
     "Everything else is unresolved."
 )
+
+
+MOST_NAMED = 6
+"""Arms that one sentence names."""
+NEAR = 0.05
+"""Of the baseline's step time and memory: what is nearer is said to cost the same."""
+LEAD = ("forest", "stability", "cost", "loss-over-learning-rate")
 
 
 def write_page(folder: Path, static: bool = True) -> tuple[Path, str | None]:
@@ -75,10 +84,15 @@ def page_of(study: SweepStudy) -> Page:
         answer=answer(study),
         warnings=warnings + study.problems,
         arms=study.arms,
+        lead=LEAD,
+        focus=study.focus,
         points=study.points,
         roles={arm: role for arm, role in roles.items() if arm},
         a_a_control=study.a_a_control,
-        tables=[verdict_table(study), rate_table(study), cost_table(study), run_table(study)],
+        tables=[
+            _without_points(study, table)
+            for table in (verdict_table(study), rate_table(study), cost_table(study), run_table(study))
+        ],
         notes=[
             ("The rule", [_RULE]),
             (f"Differences from {study.baseline} that are not the residual connection", differing),
@@ -88,77 +102,106 @@ def page_of(study: SweepStudy) -> Page:
 
 
 def answer(study: SweepStudy) -> list[Sentence]:
-    """A sentence for each question, and whether the instrument works."""
+    """A sentence for each question, its short first, and whether the instrument works."""
     table = study.verdicts
     if table.empty:
         return [Sentence("No learning rate is tuned yet, so there is no answer.")]
     asked = table[table.role == "arm"]
     return [
-        Sentence(_more_stable(study, asked), f"More stable than {study.baseline}?", "stability"),
-        Sentence(_better(asked), "Better?", "forest"),
-        Sentence(_at_what_cost(asked), "At what cost?", "cost"),
-        Sentence(_validated(study), "Does the instrument work?"),
-    ]
+        _more_stable(study, asked), _better(study, asked), _at_what_cost(study, asked), _validated(study)
+    ]  # fmt: skip
 
 
-def _where(rows: pd.DataFrame, several: bool) -> str:
-    """``highway (num_hidden_layers=6: -0.05 [-0.07, -0.02])``."""
-    parts = []
-    for arm, cells_ in rows.groupby("arm", sort=False):
-        said = []
-        for line in cells_.to_dict("records"):
-            size = with_interval(line["difference"], line["difference_low"], line["difference_high"], "+.3f").shown
-            said.append(f"{line['point']}: {size}" if several and line["point"] else size)
-        parts.append(f"{arm} ({'; '.join(said)} nats)")
-    return ", ".join(parts)
+def _listed(names: Iterable[str]) -> str:
+    """``a, b and 12 more``."""
+    names = list(names)
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED + 1 else ""
+    return ", ".join(names[:MOST_NAMED] if more else names) + more
 
 
-def _better(asked: pd.DataFrame) -> str:
+def _short(study: SweepStudy, asked: pd.DataFrame, column: str, words: dict[str, str]) -> str:
+    """``Yes: a, b. Not decided: c (2 of 3 points).``: the arms by verdict, the decided ones first."""
+    if asked.empty:
+        return "There is nothing to compare."
+    points = asked.groupby("arm").point.count()
+    order = list(dict.fromkeys([*study.by_merit(), *points.index]))
+    said = []
+    for verdict, how in (words | {"unresolved": "Not decided"}).items():
+        counts = asked[asked[column] == verdict].groupby("arm", sort=False).point.count().reindex(order).dropna()
+        if how == "Not decided" and counts.sum() == len(asked):
+            return f"Not decided for {f'any of the {len(points)} arms' if len(points) > 1 else points.index[0]}."
+        part = (f" ({n:.0f} of {points[arm]} points)" if n < points[arm] else "" for arm, n in counts.items())
+        names = map("".join, zip(counts.index, part, strict=True))
+        if len(counts):
+            said.append(f"{how}: {_listed(names)}.")
+    return " ".join(said)
+
+
+def _better(study: SweepStudy, asked: pd.DataFrame) -> Sentence:
+    """The sizes of what is decided, and what the rest waits for."""
     several = asked.point.nunique() > 1
-    words = []
-    for verdict, how in (("better", "Better"), ("worse", "Worse"), ("equivalent", "Equivalent")):
-        rows = asked[asked.verdict == verdict]
-        if len(rows):
-            words.append(f"{how}: {_where(rows, several)}.")
+    parts = []
+    for arm in (arm for arm in study.by_merit() if (asked[asked.arm == arm].verdict != "unresolved").any()):
+        sizes = []
+        for line in asked[(asked.arm == arm) & (asked.verdict != "unresolved")].to_dict("records"):
+            size = with_interval(line["difference"], line["difference_low"], line["difference_high"], "+.3f").shown
+            sizes.append(f"{line['point']} {size}" if several and line["point"] else size)
+        parts.append(f"{arm} {', '.join(sizes)}")
+    words = f"In nats per token, with 95 % intervals: {_listed_long(parts)}." if parts else ""
     left = asked[asked.verdict == "unresolved"]
     if len(left):
-        cells_ = len(left)
-        mdd = pd.to_numeric(left.detectable).dropna()
-        needed = f" These seeds find differences from about {mdd.median():.3f} nats on." if len(mdd) else ""
-        whole = "No comparison is decided" if not words else f"Not decided: {cells_} of {len(asked)} comparisons"
-        words.append(f"{whole} ({left.reason.mode().iloc[0]}).{needed}")
-    return " ".join(words) or "There is nothing to compare."
+        words += f" {'Not decided' if parts else 'Why'}: {left.reason.mode().iloc[0]}."
+    short = _short(study, asked, "verdict", {"better": "Yes", "worse": "Worse", "equivalent": "Equivalent"})
+    return Sentence(words.strip(), f"Lower loss than {study.baseline}?", "forest", short)
 
 
-def _more_stable(study: SweepStudy, asked: pd.DataFrame) -> str:
-    runs = study.table_of_runs
-    counts = runs.groupby("arm").bad.agg(["sum", "count"])
-    base = counts.loc[study.baseline] if study.baseline in counts.index else None
-    said = (
-        "" if base is None else f"Over all rates {int(base['sum'])} of {int(base['count'])} of its runs ended badly. "
-    )
-    others = {arm: counts.loc[arm] for arm in dict.fromkeys(asked.arm) if arm in counts.index}
-    parts = [f"{arm} {int(found['sum'])} of {int(found['count'])}" for arm, found in others.items()]
-    verdicts = [
-        f"{line.arm}{' at ' + line.point if line.point else ''} is {line.stability}"
-        for line in asked.itertuples()
-        if line.stability != "unresolved"
-    ]
-    at_best = f" By the test: {', '.join(verdicts)}." if verdicts else " No difference in stability is decided."
-    return said + (f"The others: {', '.join(parts)}." if parts else "") + at_best
+def _listed_long(parts: list[str]) -> str:
+    """As ``_listed``, of what holds commas itself."""
+    more = f"; and {len(parts) - MOST_NAMED} more" if len(parts) > MOST_NAMED else ""
+    return "; ".join(parts[:MOST_NAMED]) + more
 
 
-def _at_what_cost(asked: pd.DataFrame) -> str:
-    parts = []
-    for arm, cells_ in asked.groupby("arm", sort=False):
-        step, memory = pd.to_numeric(cells_.step_ratio), pd.to_numeric(cells_.memory_ratio)
-        if step.notna().any():
-            more = f", memory ×{memory.mean():.2f}" if memory.notna().any() else ""
-            parts.append(f"{arm} step time ×{step.mean():.2f}{more}")
-    return f"{'; '.join(parts)}." if parts else "No step was timed yet."
+def _more_stable(study: SweepStudy, asked: pd.DataFrame) -> Sentence:
+    """With all finished runs that ended badly, whatever their rate: the baseline's, then from the most to the least."""
+    counts = study.table_of_runs.groupby("arm", sort=False).bad.agg(["sum", "count"])
+    counts = counts.loc[[arm for arm in counts.index if arm == study.baseline or arm in set(asked.arm)]]
+    counts = counts.assign(share=counts["sum"] / counts["count"])
+    said = [f"{arm} {int(found['sum'])} of {int(found['count'])}"
+            for arm, found in counts.sort_values("share", ascending=False, kind="stable").iterrows()
+            if arm != study.baseline and found["sum"]]  # fmt: skip
+    none = int((counts["sum"] == 0).sum() - (study.baseline in counts.index and counts["sum"][study.baseline] == 0))
+    base = counts[counts.index == study.baseline]
+    parts = [f"{study.baseline} {int(row['sum'])} of {int(row['count'])}" for _, row in base.iterrows()]
+    parts += [_listed(said)] if said else []
+    parts += [f"no run of {none} other arm{'s' if none > 1 else ''}"] if none else []
+    words = {"more stable": "Yes", "less stable": "Less", "as stable": "As stable"}
+    text = f"Ended badly, over all learning rates: {'; '.join(parts)}."
+    return Sentence(text, f"More stable than {study.baseline}?", "stability", _short(study, asked, "stability", words))
 
 
-def _validated(study: SweepStudy) -> str:
+def _at_what_cost(study: SweepStudy, asked: pd.DataFrame) -> Sentence:
+    """What lies more than ``NEAR`` from the baseline, from the dearest on; the others by name."""
+    columns = ["step_ratio", "memory_ratio"]
+    ratios = asked.assign(**{name: pd.to_numeric(asked[name]) for name in columns}).groupby("arm", sort=False)[columns]
+    ratios = ratios.mean().dropna(subset=["step_ratio"])
+    question = "At what cost?"
+    if ratios.empty:
+        return Sentence("", question, "cost", "No step was timed yet.")
+    apart = ((ratios - 1).abs() > NEAR).any(axis=1)
+    said = [
+        f"{arm} ×{row.step_ratio:.2f}" + ("" if absent(row.memory_ratio) else f" (memory ×{row.memory_ratio:.2f})")
+        for arm, row in ratios[apart].sort_values("step_ratio", ascending=False).iterrows()
+    ]  # fmt: skip
+    near = f"Within {NEAR:.0%} of {study.baseline}: {_listed(ratios.index[~apart])}." if (~apart).any() else ""
+    whole = f"Time of a step: {_listed(said)}."
+    if len(said) <= 3:
+        return Sentence(near if said else "", question, "cost", whole if said else near)
+    low, high = ratios.step_ratio.min(), ratios.step_ratio.max()
+    short = f"Between ×{low:.2f} and ×{high:.2f} the time of a step."
+    return Sentence(f"{whole} {near}".strip(), question, "cost", short)
+
+
+def _validated(study: SweepStudy) -> Sentence:
     controls, analysis = study.sweep.config.controls, study.analysis
     null = list(analysis.a_a_is_null.values())
     if controls.a_a_control is None:
@@ -176,13 +219,27 @@ def _validated(study: SweepStudy) -> str:
     fired = {True: "was flagged, as it should be", False: "was NOT flagged: no verdict stands", None: "is not finished"}
     broken = f"the positive control {controls.positive_control} {fired[analysis.positive_control_fired]}"
     broken = broken if controls.positive_control else "there is no positive control, so no verdict stands"
-    return f"{same[0].upper()}{same[1:]}; {broken}."
+    works = bool(null) and all(null) and analysis.positive_control_fired
+    waits = not null or None in null or analysis.positive_control_fired is None
+    there = controls.a_a_control and controls.positive_control
+    partly = any(null) and analysis.positive_control_fired
+    short = "Yes." if works else "Not known yet." if there and waits else "Not everywhere." if partly else "No."
+    return Sentence(f"{same[0].upper()}{same[1:]}; {broken}.", "Does the instrument work?", short=short)
 
 
 def _rows(study: SweepStudy, cells_of: Any) -> list[Row]:
     lines = study.verdicts.to_dict("records")
     return [Row([Cell(x["arm"], x["arm"]), Cell(x["point"], x["point"]), *cells_of(x)], x["arm"], x["point"])
             for x in lines]  # fmt: skip
+
+
+def _without_points(study: SweepStudy, table: Table) -> Table:
+    """Without the column of the points where there is one point, which has no name."""
+    if list(study.points) != [""]:
+        return table
+    kept = [i for i, column in enumerate(table.columns) if column.name != "point"]
+    rows = [dataclasses.replace(row, cells=[row.cells[i] for i in kept]) for row in table.rows]
+    return dataclasses.replace(table, columns=[table.columns[i] for i in kept], rows=rows)
 
 
 _ARM, _POINT = Column("arm"), Column("point", "place in the grid")
@@ -305,10 +362,10 @@ def _facts(study: SweepStudy) -> dict[str, str]:
     facts = {
         "trials": f"{len(study.state.outcomes)} finished of {len(study.state.trials)}",
         "rates": f"chosen on {len(seeds.tuning)} tuning seeds, reported on {len(seeds.reporting)} others",
-        "tokens of a run": ", ".join(f"{value:,.0f}" for value in tokens),
+        "tokens of a run": "; ".join(f"{value:,.0f}" for value in tokens),
         "declared before": f"margin {chosen.margin:g} nats, delta {chosen.delta:g} nats, alpha {chosen.alpha:g}",
         "standard deviation over seeds": f"{noise} nats ({study.baseline})" if noise else "",
-        "unigram entropy, nats per token": ", ".join(study.common("unigram_entropy")),
+        "unigram entropy, nats per token": ", ".join(f"{value:.4f}" for value in study.numbers("unigram_entropy")),
         "data": ", ".join(study.common("data_source")),
         "fingerprint of the data": ", ".join(study.common("data_fingerprint")),
         "device": ", ".join(study.common("device")),

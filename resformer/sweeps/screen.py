@@ -1,6 +1,7 @@
 """What a sweep says on the screen: its plan, a live table of all trials, and the verdicts."""
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -110,7 +111,8 @@ def _said(comparison: Comparison | None) -> str:
 def _difference(comparison: Comparison) -> str:
     if not comparison.seeds:
         return ""
-    return f"{comparison.difference:+.4f} [{comparison.low:+.4f}, {comparison.high:+.4f}]"
+    interval = f" [{comparison.low:+.4f}, {comparison.high:+.4f}]" if math.isfinite(comparison.low) else ""
+    return f"{comparison.difference:+.4f}{interval}"
 
 
 def _table(sweep: Sweep, state: State, slots: int, started: float) -> Group:

@@ -95,6 +95,12 @@ def _adjusted(values: Sequence[float], settled: Sequence[bool]) -> np.ndarray:
     return holm([0.0 if done else value for value, done in zip(values, settled, strict=True)])
 
 
+def too_few(pairs: int) -> str:
+    if not pairs:
+        return "no pair of sound runs"
+    return f"only {pairs} pair{'s' if pairs > 1 else ''} of sound runs, which {'are' if pairs > 1 else 'is'} too few"
+
+
 def conclude(comparison: Comparison, a_a_is_null: bool | None, positive_control_fired: bool | None) -> None:
     """Set verdict and reason: what the tests claim, if the instrument was seen to work.
 
@@ -105,13 +111,17 @@ def conclude(comparison: Comparison, a_a_is_null: bool | None, positive_control_
     c = comparison
     c.verdict = "unresolved"
     if not c.claims:
-        c.reason = f"{c.missing} runs are missing" if c.missing else f"{c.seeds} pairs of sound runs are too few"
+        c.reason = f"{c.missing} runs are missing" if c.missing else too_few(c.seeds)
         return
     if c.claim == "unresolved":
         if len({claim for claim in c.claims if claim != "unresolved"}) > 1:
             c.reason = "two looks contradict each other"
         else:
-            finds = f"; {c.seeds} pairs find {c.detectable:.2g} nat" if np.isfinite(c.detectable) else ""
+            finds = (
+                f"; {c.seeds} pairs find differences from {c.detectable:.2g} nat on"
+                if np.isfinite(c.detectable)
+                else ""
+            )
             c.reason = f"adjusted p {c.p_adjusted:.2g}{finds}"
         return
     for said, what in ((a_a_is_null, "A/A control"), (positive_control_fired, "positive control")):

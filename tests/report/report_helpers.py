@@ -4,7 +4,7 @@ from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
 
-DRAWN = "waiting.size === 0 && [...views.values()].every((view) => view)"
+DRAWN = """[...waiting].every((chart) => !chart.checkVisibility()) && [...views.values()].every((view) => view)"""
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
 
 

@@ -107,7 +107,7 @@ def test_filters_hide_rows_and_marks(page):
     page.locator("input[value='post']").check()
     assert "post" in column(page, "arm")
     page.hover("#arms label:has-text('post')")
-    assert page.evaluate("[...views.values()].every((view) => view.signal('lit') === 'post')")
+    assert page.evaluate("[...views.values()].every((view) => view.signal('lit').join() === 'post')")
 
 
 def test_links_lead_to_files_that_are_there(page, whole):
