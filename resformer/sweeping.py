@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .keys import flat, full_names
+from .keys import flat, full_names, plain
 from .programs import INTERRUPTED, parser_of, read_arguments
 from .sweeps.config import SweepConfig, parse_sweep
 from .sweeps.session import run_sweep
@@ -124,7 +124,7 @@ def as_sweep_config(
     for key, value in _grouped(full_names(keywords, keys)).items():
         adds = key in groups
         told[key] = told.get(key, {}) | value if adds and isinstance(value, Mapping) else value
-    found = SweepConfig(**read_arguments(parser_of(SweepConfig, "sweep", ""), told))
+    found = SweepConfig(**read_arguments(parser_of(SweepConfig, "sweep", ""), plain(told)))
     of_a_run = flat(RunConfig().as_dict())
     found.base = full_names(found.base, of_a_run)
     found.arms = {name: full_names(arm, [*of_a_run, "because"]) for name, arm in found.arms.items()}

@@ -14,7 +14,9 @@ from face_helpers import tiny
 from transformers import AutoTokenizer
 
 import resformer
+from resformer.model.residual_placement import PostNorm
 from resformer.run import as_run_config
+from resformer.sweeping import as_sweep_config
 from resformer.training import RunConfig
 
 
@@ -156,3 +158,22 @@ print(again.summary["status"], again.summary["step"] - step)
     assert "the same call goes on" in done.stdout
     assert "interrupted pre" in done.stdout
     assert "completed 2" in done.stdout
+
+
+def test_a_class_stands_for_its_import_path():
+    path = "resformer.model.residual_placement:PostNorm"
+    assert as_run_config(None, {"residual": PostNorm}).model.residual == path
+    mixed = as_run_config(None, {"residual": {"attention": "pre", "mlp": PostNorm}}).model.residual
+    assert mixed == {"attention": "pre", "mlp": path}
+
+
+def test_a_sweep_takes_the_keys_of_a_run_as_train_does():
+    arms = {"pre": {"residual": "pre"}, "mine": {"residual": PostNorm, "because": "it is mine"}}
+    found = as_sweep_config({"arms": arms, "base": {"max_steps": 9}, "grid": {"num_hidden_layers": [1, 2]}}, {})
+    assert found.base == {"train.max_steps": 9}
+    assert found.grid == {"model.num_hidden_layers": [1, 2]}
+    assert found.arms["mine"] == {
+        "model.residual": "resformer.model.residual_placement:PostNorm", "because": "it is mine",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="there is no key 'residul'"):
+        as_sweep_config({"arms": {"pre": {"residul": "pre"}}}, {})
