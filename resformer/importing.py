@@ -18,6 +18,7 @@ from .run import Run
 
 SEQUENCES, LENGTH = 4, 64
 """Of random tokens, on which two models are compared."""
+_WHERE = ("cache_dir", "local_files_only", "revision", "subfolder", "token", "trust_remote_code")
 _CANNOT_LOAD = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 
@@ -52,7 +53,7 @@ def load(model: str | Path | Run | PreTrainedModel, **options: Any) -> PreTraine
     where = _folder(model)
     try:
         with quietly():
-            _known(AutoConfig.from_pretrained(where))
+            _known(AutoConfig.from_pretrained(where, **{key: options[key] for key in _WHERE if key in options}))
             found: PreTrainedModel = AutoModelForCausalLM.from_pretrained(where, **options)
     except _CANNOT_LOAD as error:
         raise ValueError(f"{where} cannot be imported: {_first_line(error)}") from error

@@ -129,6 +129,7 @@ class ResformerPreTrainedModel(PreTrainedModel):
         super().activation_checkpointing_enable(chosen | {"use_reentrant": False}, every_n_layers, offload)
 
     def get_correct_attn_implementation(self, *args, **kwargs):
+        """As in transformers, but torch's fused kernel, which cannot cap its logits, gives way to the formula."""
         found = super().get_correct_attn_implementation(*args, **kwargs)
         return "eager" if found == "sdpa" and self.config.attention_logit_softcapping is not None else found
 

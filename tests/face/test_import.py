@@ -165,6 +165,7 @@ def test_a_run_of_before_goes_on_as_another_kind(begun, text, tmp_path):
     assert torch.allclose(trained.model.embed_tokens.weight, there.model.embed_tokens.weight, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_goes_on_exactly_where_it_was_stopped_and_only_from_the_same_model(text, imported, tmp_path):
     copied = tmp_path / "model"
     shutil.copytree(imported, copied)
