@@ -34,16 +34,17 @@ def main(arguments: list[str] | None = None) -> int:
         "as PNG or WebP; with a page's file in the place of DIR, of that one",
     )
     options = read_arguments(parser, arguments)
-    from resformer.report import runs, sweep, sweeps  # help waits for none of these
-    from resformer.report.screenshot import screenshot
-    from resformer.report.study import compared
-    from resformer.report.watch import watch
+    from resformer.report.screenshot import screenshot  # help waits for none of these
 
     folders = [Path(folder) for folder in options["folders"]]
     picture = None if options["screenshot"] is None else Path(options["screenshot"])
     if picture is not None and len(folders) == 1 and folders[0].suffix == ".html":
         screenshot(folders[0], picture)
         return 0
+    from resformer.report import runs, sweep, sweeps
+    from resformer.report.study import compared
+    from resformer.report.watch import watch
+
     of_sweeps = [folder for folder in folders if (folder / "sweep.yaml").exists()]
     if of_sweeps and len(folders) > 1:
         raise ValueError(f"{of_sweeps[0]} is a sweep; give one sweep, or runs to compare (its trials/* are runs)")

@@ -97,7 +97,7 @@ def _adjusted(values: Sequence[float], settled: Sequence[bool]) -> np.ndarray:
 
 def too_few(pairs: int) -> str:
     if not pairs:
-        return "no pair of sound runs"
+        return "no pairs of sound runs"
     return f"only {pairs} pair{'s' if pairs > 1 else ''} of sound runs, which {'are' if pairs > 1 else 'is'} too few"
 
 

@@ -16,7 +16,7 @@ from test_run_pages import PROGRAM, write_run
 
 from resformer.files import locked
 from resformer.report import runs
-from resformer.report.screenshot import HEIGHT, WIDTH
+from resformer.report.screenshot import HEIGHT, WIDTH, screenshot
 from resformer.report.study import compared
 from resformer.report.watch import watch
 
@@ -73,6 +73,13 @@ def test_a_page_has_its_picture(browser, hard, tmp_path):
     with Image.open(picture) as seen:
         assert seen.size == (WIDTH, HEIGHT)
         assert len(seen.convert("RGB").getcolors(1 << 24)) > 100  # something is drawn
+
+
+@pytest.mark.parametrize(("page", "picture"), [("page.html", "page.gif"), ("none.html", "page.png")])
+def test_a_picture_that_cannot_be_made_is_one_line(tmp_path, page, picture):
+    (tmp_path / "page.html").write_text("<main></main>")
+    with pytest.raises(ValueError, match="--screenshot"):
+        screenshot(tmp_path / page, tmp_path / picture)
 
 
 def test_what_is_under_way_is_followed_on_this_machine_alone(tmp_path):

@@ -170,6 +170,32 @@ def test_runs_side_by_side_begin_with_what_differs(tmp_path):
         compared([folders[0], folders[0]])
 
 
+def test_of_many_arms_the_first_the_best_and_the_worst_stand_in_front(tmp_path):
+    folders = [write_run(tmp_path / f"r{i}", residual=f"kind_{i}") for i in range(13)]
+    for i, folder in enumerate(folders):
+        summary = json.loads((folder / "summary.json").read_text())
+        loss = None if i == 7 else 3 + ((i + 6) % 13) / 10  # the best is 7, which has none: so 8 to 11; the worst 6
+        (folder / "summary.json").write_text(json.dumps(summary | {"val_loss": loss}))
+    front = [f"kind_{i}" for i in (0, 6, 7, 8, 9, 10, 11)]
+    assert compared(folders).focus == front
+    assert compared(folders[:12]).focus == []
+    page = html(*folders, out=tmp_path / "out")
+    assert "and 6 more, drawn pale" in page and "6 more, of the other arms" in page
+    assert {tuple(p["value"]) for p in specs(page)["loss"][0]["params"] if p["name"] == "lit"} == {tuple(front)}
+
+
+def test_the_first_sentence_says_how_it_ended_and_what_stands_out(tmp_path):
+    first, *_ = runs.page_of(compared([write_run(tmp_path / "run")])).answer
+    assert str(first).startswith("It trained to the end, without a spike; held-out loss 3.5000 nats per token")
+    assert "What stands out most: the stream" in str(first) and first.figure == "stream" and first.source
+
+
+def test_what_is_one_number_everywhere_is_said_and_not_drawn(tmp_path):
+    figure = next(f for f in depth_figures(compared([write_run(tmp_path / "run")])) if f.name == "internals")
+    assert [panel.title for panel in figure.panels] == ["a"]
+    assert "One number at every site and step: gate.mean 0.2." in figure.how
+
+
 def test_gradients_lost_beside_eps_are_an_alarm(tmp_path):
     folder = write_run(tmp_path / "run")
     layers = pd.read_parquet(folder / "layers.parquet")
