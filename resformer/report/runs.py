@@ -170,7 +170,8 @@ def _figure_of(metric: str) -> str:
 def _spiked(run: Run) -> str:
     spikes = group(run.summary, "spikes")
     loss, gradient = (len(listed(spikes.get(of))) for of in ("loss", "grad_norm"))
-    return f"; {loss} spikes of the loss, {gradient} of the gradient" if loss or gradient else ""
+    spike = "spike" if loss == 1 else "spikes"
+    return f"; {loss} {spike} of the loss, {gradient} of the gradient" if loss or gradient else ""
 
 
 def _last(run: Run, metric: str) -> float | None:
