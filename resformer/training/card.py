@@ -72,7 +72,7 @@ _LOADING = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 model = AutoModelForCausalLM.from_pretrained("NAME", trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained("NAME")
+tokenizer = AutoTokenizer.from_pretrained("NAME", trust_remote_code=True)
 print(pipeline("text-generation", model=model, tokenizer=tokenizer)("The ", max_new_tokens=50)[0]["generated_text"])
 ```"""
 
