@@ -20,6 +20,11 @@ def svg(chart: alt.TopLevelMixin) -> str:
     return str(vl_convert.vegalite_to_svg(chart.to_dict()))
 
 
+def png(chart: alt.TopLevelMixin) -> bytes:
+    """A chart as a picture for places that take no other."""
+    return bytes(vl_convert.vegalite_to_png(chart.to_dict(), scale=2.0))  # type: ignore[call-arg]
+
+
 def facts(title: str, values: Mapping[str, Any]) -> str:
     """A table of names and values, those that are None left out, under a title."""
     rows = "".join(

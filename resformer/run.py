@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from .files import read_whole_lines, read_yaml
+from .files import read_whole_lines, read_yaml, write_atomically
 from .keys import flat, full_names
 from .programs import INTERRUPTED, apart
 from .training import RunConfig, Trainer, read_config, run_config
+from .training.card import card
 from .training.config import ScheduleConfig
 from .training.resuming import newest_whole
 
@@ -108,6 +109,50 @@ class Run:
         found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.model_folder)
         return found
 
+    def card(self, name: str | None = None) -> Path:
+        """Write ``model/README.md`` anew, with a picture of the stream, where it was recorded, and the verdicts of the
+        sweep that the run took part in, so far as there are any.
+
+        Args:
+            name: ``OWNER/NAME`` on the hub, for the lines that load it.
+
+        Raises:
+            ValueError: one line, if the run has not ended with a model.
+        """
+        folder, summary = self.folder / "model", self.summary
+        if not folder.exists() or "residual" not in summary:
+            raise ValueError(f"{self.folder} has no final model yet; the same command goes on with the run")
+        picture = None
+        if "stream" in (drawn := self.figures() if (self.folder / "layers.parquet").exists() else {}):
+            from .display import png
+
+            (folder / (picture := "stream.png")).write_bytes(png(drawn["stream"]))
+        model = AutoConfig.from_pretrained(folder)
+        text = card(summary, self.config, model, name=name, picture=picture, verdicts=_verdicts(self.folder))
+        write_atomically(folder / "README.md", text)
+        return folder / "README.md"
+
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Put the final model, its tokenizer, code and card on the Hugging Face hub, as one commit.
+
+        Args:
+            name: ``OWNER/NAME``; made where it is not there yet.
+            options: of ``HfApi.create_repo``: ``private``, ``token``, ...
+
+        Returns:
+            Where it is.
+
+        Raises:
+            ValueError: one line, if the run has not ended with a model.
+        """
+        from huggingface_hub import HfApi
+
+        self.card(name)
+        hub, token = HfApi(), options.get("token")
+        hub.create_repo(name, exist_ok=True, **options)
+        hub.upload_folder(repo_id=name, folder_path=self.folder / "model", token=token, commit_message="Upload model")
+        return f"{hub.endpoint}/{name}"
+
     def figures(self) -> Figures:
         """The figures of the run's page, by name, as Altair charts.
 
@@ -142,6 +187,26 @@ class Run:
             "seconds": summary.get("wall_seconds"),
         }
         return facts(str(self.folder), shown)
+
+
+def _verdicts(folder: Path) -> list[str]:
+    """What the sweep, if any, of which a run is a trial says of its arm."""
+    home = folder.resolve().parent.parent
+    if not (home / "sweep.yaml").exists():
+        return []
+    from .sweeping import open_sweep
+
+    found = open_sweep(home)
+    runs = found.runs
+    if runs.empty or found.verdicts.empty:
+        return []
+    own = runs[[(home / one).resolve() == folder.resolve() for one in runs.folder]]
+    return [
+        f"In the sweep `{home.name}` the arm `{row.arm}`{f' at {row.point}' if row.point else ''}, of which this is a "
+        f"run: {row.verdict} ({row.reason}); stability: {row.stability} ({row.stability_reason})."
+        for row in found.verdicts.itertuples()
+        if row.arm in set(own.arm) and row.point in set(own.point)
+    ]
 
 
 def open_run(folder: str | Path) -> Run:

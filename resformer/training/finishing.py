@@ -11,6 +11,7 @@ from ..data import Corpus
 from ..files import null_where_not_finite, whole_folder, write_json
 from ..programs import is_notebook
 from ..stability.endstate import StabilityWatch
+from .card import card
 from .checkpoints import Progress, cannot_save, save_model
 from .config import RunConfig
 from .evaluation import bits_per_byte, compressors_bits_per_byte
@@ -54,7 +55,7 @@ def finish(summary: dict[str, Any], *, config: RunConfig, model, corpus: Corpus,
             again = "try a lower learning rate, or --train.on_nonfinite rollback"
         print(f"{status} at step {summary['step']}; everything up to there is in {folder}; {again}")
         return
-    write_results(folder, summary, model, corpus)
+    write_results(folder, summary, config, model, corpus)
     text = sample(model, corpus, accelerator, config.seed)
     residual, name = ("pre", "pre") if config.model.residual == MIXED else (MIXED, "mixed")  # type: ignore[attr-defined]
     on_the_command_line = f"--model.residual '{residual}' --run_dir runs/{name}"
@@ -131,41 +132,15 @@ def sample(model, corpus: Corpus, accelerator: Accelerator, seed: int) -> str:
     return str(corpus.tokenizer.decode(tokens[0], skip_special_tokens=True))
 
 
-def write_results(folder: Path, summary: dict[str, Any], model=None, corpus: Corpus | None = None) -> None:
+def write_results(
+    folder: Path, summary: dict[str, Any], config: RunConfig | None = None, model=None, corpus: Corpus | None = None
+) -> None:
     """summary.json, and ``model/`` with its card where a finished model is given."""
-    if model is not None and corpus is not None:
+    if config is not None and corpus is not None:
         try:
             with whole_folder(folder / "model") as temporary:
                 save_model(temporary, model, corpus)
-                (temporary / "README.md").write_text(_card(summary), encoding="utf-8")
+                (temporary / "README.md").write_text(card(summary, config, model.config), encoding="utf-8")
         except Exception as error:
             raise OSError(cannot_save(folder / "model", error)) from error
     write_json(folder / "summary.json", summary)
-
-
-def _card(summary: dict[str, Any]) -> str:
-    rows = "\n".join(
-        f"| {key} | {value} |" for key, value in summary.items() if not isinstance(value, dict) and value is not None
-    )
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
-tags: [resformer]
----
-
-# A resformer with `{summary["residual"]}` residual connections
-
-Trained with resformer, a laboratory for residual connections. The folder carries
-its own code:
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained(".", trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(".")
-```
-
-| | |
-| --- | --- |
-{rows}
-"""

@@ -79,6 +79,44 @@ def test_adapters_train_save_merge_and_reload(residual, tmp_path):
 
 
 @pytest.mark.parametrize("residual", KINDS)
+def test_accelerates_own_checkpoints_go_on_bit_by_bit(residual, tmp_path):
+    from accelerate import Accelerator
+
+    ids = ids_of(16)
+
+    def loop(steps: int, folder=None) -> dict[str, torch.Tensor]:
+        accelerator = Accelerator(cpu=True)
+        model = small(residual)
+        model.gradient_checkpointing_enable()
+        model, optimizer = accelerator.prepare(model.train(), torch.optim.AdamW(model.parameters(), lr=1e-2))
+        if folder is not None:
+            accelerator.load_state(str(folder))
+        for _ in range(steps):
+            accelerator.backward(model(ids, labels=ids).loss)
+            optimizer.step()
+            optimizer.zero_grad()
+        if folder is None:
+            accelerator.save_state(str(tmp_path / f"after-{steps}"))
+        return accelerator.get_state_dict(model)
+
+    whole = loop(4)
+    loop(2)
+    again = loop(2, tmp_path / "after-2")
+    assert all(torch.equal(again[name], weight) for name, weight in whole.items())
+
+
+@pytest.mark.parametrize("residual", KINDS)
+def test_placed_by_accelerate_it_gives_the_same_logits(residual, tmp_path):
+    model, ids = small(residual).eval(), ids_of(16)
+    model.save_pretrained(tmp_path)
+    placed = AutoModelForCausalLM.from_pretrained(tmp_path, device_map="auto").eval()
+    assert (
+        set(placed.hf_device_map.values()) == {"cpu"} if not torch.accelerator.is_available() else placed.hf_device_map
+    )
+    assert_close(placed(ids.to(placed.device)).logits.cpu(), model(ids).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("residual", KINDS)
 def test_integers_of_eight_bits(residual):
     quantization = pytest.importorskip("torchao.quantization")
     model, ids = small(residual).eval(), ids_of(16)
