@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
+import yaml
 
 from .initialization import SCHEMES
 from .residual import OWN, SUBLAYERS, Residual, Site
@@ -52,7 +53,9 @@ COMMON = tuple(list(inspect.signature(Residual.set_common_options).parameters)[1
 PRESETS: dict[str, Callable[..., str]] = {"mix_ln": mix_ln}
 """Names for whole stacks: what a person could have written as a pattern."""
 
-_ITEM = re.compile(r"^(?P<kind>[\w.:]+)\s*(?:\((?P<options>.*)\))?\s*(?:\*\s*(?P<count>\w+))?$", re.DOTALL)
+_ITEM = re.compile(
+    r"^(?:(?P<whole>[\[{].*[\]}])|(?P<kind>[\w.:]+)\s*(?:\((?P<options>.*)\))?)\s*(?:\*\s*(?P<count>\w+))?$", re.DOTALL
+)
 
 
 class ResidualError(ValueError):
@@ -111,7 +114,8 @@ def resolve(residual: Any, num_hidden_layers: int) -> list[dict[str, Connection]
 
     Args:
         residual: a kind, a kind with options (``{kind: ..., option: ...}`` or ``kind(option=value)``), a pattern by
-            depth (``post*1,pre*rest``), a mapping by sublayer, or a list with one of these per layer.
+            depth (``post*1,{attention: peri, mlp: rezero}*2,pre*rest``), a mapping by sublayer, or a list with one of
+            these per layer; mappings and lists may be written as YAML.
         num_hidden_layers: number of blocks to fill.
 
     Raises:
@@ -227,19 +231,40 @@ def _from_pattern(pattern: str, num_hidden_layers: int) -> list[dict[str, Connec
         )
     matches = [item for item in items if item]
     if len(matches) == 1 and matches[0]["count"] is None:
+        if matches[0]["whole"]:
+            return resolve(_yaml(matches[0]["whole"]), num_hidden_layers)
         counts = [num_hidden_layers]
     else:
         counts = _counts(pattern, [match["count"] or "1" for match in matches], num_hidden_layers)
     return [
         block
         for match, count in zip(matches, counts, strict=True)
-        for block in _repeat(match["kind"], _options(match["options"], match["kind"]), count)
+        for block in (
+            resolve(_yaml(match["whole"]), count)
+            if match["whole"]
+            else _repeat(match["kind"], _options(match["options"], match["kind"]), count)
+        )
     ]
 
 
+def _yaml(text: str) -> Any:
+    """A mapping or a list as it stands in a file or on the command line."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ResidualError(f"residual: cannot read {text!r} ({' '.join(str(error).split())})") from error
+
+
 def _split(pattern: str) -> list[str]:
-    """At the commas that stand outside brackets and quotes."""
-    return re.split(r",(?![^(\[]*[)\]])", pattern)
+    """At the commas that stand outside brackets."""
+    parts, depth = [""], 0
+    for character in pattern:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def _counts(pattern: str, written: list[str], total: int) -> list[int]:

@@ -168,3 +168,28 @@ def test_a_start_that_nobody_would_draw_is_refused_when_the_class_is_made():
         class Old(Residual):
             def init_weights(self, branch):
                 pass
+
+
+MIXED = {"attention": "peri", "mlp": "layerscale(init=0.1)"}
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("post*1,{attention: peri, mlp: layerscale(init=0.1)}*2,pre*rest", ["post", MIXED, MIXED, "pre"]),
+        ("{attention: peri, mlp: layerscale(init=0.1)}*2, pre*2", [MIXED, MIXED, "pre", "pre"]),
+        ("{kind: layerscale, init: 0.1}*rest", ["layerscale(init=0.1)"] * 4),
+        ("{attention: peri, mlp: layerscale(init=0.1)}", [MIXED] * 4),
+        ("{attention: 'post*1,pre*rest', mlp: pre}", [{"attention": "post", "mlp": "pre"}, "pre", "pre", "pre"]),
+        ("[post, {attention: peri, mlp: layerscale(init=0.1)}, pre, pre]", ["post", MIXED, "pre", "pre"]),
+    ],
+)
+def test_a_string_may_hold_mappings(text, meant):
+    assert resolve(text, 4) == resolve(meant, 4)
+
+
+def test_a_mapping_in_a_string_that_cannot_be_read_is_one_line():
+    for wrong, named in (("pre*1,{attention: pre}*3", "'mlp'"), ("{attention: pre, mlp: [}*4", "cannot read")):
+        with pytest.raises(ValueError, match=named) as error:
+            resolve(wrong, 4)
+        assert "\n" not in str(error.value)
