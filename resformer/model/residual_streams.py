@@ -284,6 +284,8 @@ class ManifoldHyperConnections(Residual):
             read, write, mixing = self.maps(streams)
             maps = read.unsqueeze(-1) if mixing is None else torch.cat([read.unsqueeze(-1), mixing], dim=-1)
             h, *carried = mixed(maps.to(streams.dtype), streams, [1] if mixing is None else [1, self.n])
+            if read.dtype != streams.dtype:  # in a bfloat16 model what a branch reads is summed before it is rounded
+                h = mixed(read.unsqueeze(-1), streams.to(read.dtype), [1])[0].to(streams.dtype)
         y = f(self.norm(h.squeeze(-2)))
         with full_precision(streams):
             return (carried[0] if carried else streams) + written(write.to(streams.dtype), y)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
@@ -42,12 +43,12 @@ def card(
         picture: file beside the card that shows the stream by depth over time.
         verdicts: of the sweep that the run took part in, a sentence each.
     """
+    summary = summary | {"data_source": _without_folder(run.data.source)}
     about = ModelCardData(
         library_name="transformers", pipeline_tag="text-generation", tags=["resformer", "residual-connections"],
         model_name=name or str(run.run_dir).rstrip("/").rpartition("/")[2], eval_results=_results(summary),
     )  # fmt: skip
     named = f"`{summary['residual']}`" if isinstance(summary["residual"], str) else "mixed"
-    summary = summary | {"data_source": run.data.source.rpartition("/")[2]}  # not where it lies on somebody's machine
     shape = f"{model.num_hidden_layers} blocks, {model.hidden_size} wide, {model.num_attention_heads} heads"
     parts = [
         f"---\n{about.to_yaml()}\n---",
@@ -64,6 +65,7 @@ def card(
     if verdicts:
         parts.append("## Verdicts\n\n" + "\n".join(f"- {sentence}" for sentence in verdicts))
     told = flat(run.as_dict())
+    told["data.tokenizer"] = _without_folder(told["data.tokenizer"])
     parts.append("## Training\n\n" + _table((f"`{key}`", f"`{told[key]}`") for key in _TOLD))
     return "\n\n".join(parts) + "\n"
 
@@ -75,6 +77,11 @@ model = AutoModelForCausalLM.from_pretrained("NAME", trust_remote_code=True)
 tokenizer = AutoTokenizer.from_pretrained("NAME", trust_remote_code=True)
 print(pipeline("text-generation", model=model, tokenizer=tokenizer)("The ", max_new_tokens=50)[0]["generated_text"])
 ```"""
+
+
+def _without_folder(name: str) -> str:
+    """Not where a file lies on somebody's machine; names of the hub are as they are."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def _results(summary: dict[str, Any]) -> list[EvalResult] | None:

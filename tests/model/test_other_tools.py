@@ -110,9 +110,6 @@ def test_placed_by_accelerate_it_gives_the_same_logits(residual, tmp_path):
     model, ids = small(residual).eval(), ids_of(16)
     model.save_pretrained(tmp_path)
     placed = AutoModelForCausalLM.from_pretrained(tmp_path, device_map="auto").eval()
-    assert (
-        set(placed.hf_device_map.values()) == {"cpu"} if not torch.accelerator.is_available() else placed.hf_device_map
-    )
     assert_close(placed(ids.to(placed.device)).logits.cpu(), model(ids).logits, rtol=0, atol=1e-5)
 
 
