@@ -17,7 +17,8 @@ def lazily(package: str, where: Mapping[str, str]) -> tuple[Callable[[str], Any]
     def get(name: str) -> Any:
         if name not in where:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f".{where[name]}", package), name)
+        found = vars(sys.modules[package])[name] = getattr(import_module(f".{where[name]}", package), name)
+        return found
 
     def names() -> list[str]:
         return sorted({*vars(sys.modules[package]), *where})
