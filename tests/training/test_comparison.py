@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
+from resformer.recipes.benchmark import main
 
-from recipes.benchmark import main
 from resformer.training import comparison
 
 SHAPE = {
