@@ -29,16 +29,26 @@ def methods(study: SweepStudy) -> str:
     over = f" over {points}" if points else ""
     grid = ", ".join(f"{rate:g}" for rate in rates.grid)
     tuning = f"{len(seeds.tuning)} tuning seed{'s' if len(seeds.tuning) != 1 else ''}"
+    stressed = (
+        f"learning rates that are the same for all arms ({', '.join(f'{rate:g}' for rate in rates.common)})"
+        if rates.common
+        else f"multiples of each arm's best rate ({', '.join(f'x {multiple:g}' for multiple in rates.multiples)})"
+    )
+    looks = f" and over looks after {', '.join(map(str, seeds.looks))} seeds" if len(seeds.looks) > 1 else ""
     parts = [
         f"We compared {len(others)} arms ({', '.join(others)}) with {study.baseline}{over}.",
         f"Every arm was tuned over the same peak learning rates ({grid}; up to {rates.extend_by} more at each point "
-        f"where the best lay at the edge) on {tuning}, and reported on {len(seeds.reporting)} other seeds; runs of the "
-        "same seed share the order of the data and the initial values of all parameters that both models have.",
-        "Differences of held-out loss (nats per token) are paired by seed; we report 95 % t intervals, two-sided "
-        f"paired t tests of sound runs, adjusted by Holm's method over all comparisons (alpha {chosen.alpha:g}), and "
-        f"two one-sided tests against a margin of {chosen.margin:g} nats declared before the first run.",
-        f"Runs that diverged, got stuck at the unigram entropy or ended more than {chosen.delta:g} nats above their "
-        "fellows count as bad ends: their chance is tested apart, and they enter no mean of losses.",
+        f"where the best lay at the edge) on {tuning}; its best rate is the vertex of a parabola through the sound "
+        f"runs around the best of them. Reported are {len(seeds.reporting)} other seeds; runs of the same seed share "
+        "the order of the data and the initial values of all parameters that both models have.",
+        f"Training stability was compared at {stressed}: runs that diverged, got stuck at the unigram entropy or "
+        f"ended more than {chosen.delta:g} nats above their fellows are bad ends; whole seeds are exchanged in an "
+        "exact permutation test, chances have exact 95 % intervals, and bad ends enter no mean of losses.",
+        "Held-out losses (nats per token) of the sound runs at the best rates were compared in two-sided paired t "
+        "tests over seeds, whoever seems to lose first credited with the loss that its tuning may have missed; the "
+        "95 % intervals of differences are t intervals widened by what either tuning may have missed. Equivalence is "
+        f"two one-sided tests against a margin of {chosen.margin:g} nats declared before the first run. All p values "
+        f"of both questions are adjusted by Holm's method over all comparisons{looks} (alpha {chosen.alpha:g}).",
     ]
     if controls.a_a_control:
         parts.append(f"As a negative control the baseline was run again under another name ({controls.a_a_control}).")

@@ -9,7 +9,7 @@ from ..keys import flat
 from ..model import ResformerForCausalLM
 from ..model.residual import Residual
 from ..training.config import RunConfig
-from ..training.setup import model_config
+from ..training.setup import initial_model, model_config
 from .trials import Sweep
 
 _INITIAL_VALUES_UP_TO = 50_000_000
@@ -96,8 +96,11 @@ def _parameters(one: ResformerForCausalLM, other: ResformerForCausalLM, compare_
 
 
 def _model(config: RunConfig, corpus: Corpus, meta: bool) -> ResformerForCausalLM:
+    """Before its first step, with the weights that a run starts from; on the meta device none are compared."""
     torch.manual_seed(0)
-    with torch.device("meta" if meta else "cpu"):
+    if not meta:
+        return initial_model(config, model_config(config, corpus))
+    with torch.device("meta"):
         return ResformerForCausalLM(model_config(config, corpus))
 
 

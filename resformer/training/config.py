@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -270,10 +271,14 @@ def defaults_from(folder: Path) -> dict[str, Any]:
 
 def _checked(given: list[str] | dict[str, Any] | None) -> RunConfig:
     parser = run_parser()
-    found = read_arguments(parser, given)
+    words = sys.argv[1:] if given is None else given
+    # Printing the keys ends the program while it reads them, before it could know whose defaults they have.
+    to_read = [word for word in words if not word.startswith("--print_config")] if isinstance(words, list) else words
+    found = read_arguments(parser, to_read)
     if (folder := found["init_from"]) is not None:
         parser.set_defaults(defaults_from(Path(folder)))
-        found = read_arguments(parser, given)
+    if folder is not None or len(to_read) < len(words):
+        found = read_arguments(parser, words)
     config = RunConfig(**{key: value for key, value in found.items() if value is not None})
     config.check()
     config.model_config(vocab_size=1)

@@ -17,6 +17,7 @@ from resformer.data.tokenizing import byte_tokenizer
 from resformer.importing import difference
 from resformer.programs import BAD_INPUT
 from resformer.sweeping import as_sweep_config
+from resformer.sweeps.plan import corpora, make_plan
 from resformer.sweeps.trials import Sweep
 from resformer.training.config import parse_arguments
 from resformer.training.provenance import weights_hash
@@ -205,14 +206,35 @@ def test_flags_win_over_what_the_model_says(imported):
     assert (config.model.norm, config.model.num_hidden_layers) == ("layernorm", 2)
 
 
+def test_printed_keys_are_those_that_the_run_has(imported, tmp_path, capsys):
+    words = ["--init_from", str(imported), "--data.sequence_length", "64"]
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments([*words, "--print_config"])
+    assert ended.value.code == 0
+    (tmp_path / "run.yaml").write_text(capsys.readouterr().out)
+    assert parse_arguments(["--config", str(tmp_path / "run.yaml")]) == parse_arguments(words)
+
+
+def with_b2t(told):
+    """A kind that draws its branches otherwise than the baseline."""
+    return told | {"arms": told["arms"] | {"b2t": {"model.residual": "b2t"}}}
+
+
 def test_the_arms_of_a_sweep_start_from_it(text, imported, tmp_path):
-    told = tiny_sweep(text, tmp_path / "sweep")
+    told = with_b2t(tiny_sweep(text, tmp_path / "sweep"))
     told["base"] = {key: value for key, value in told["base"].items() if not key.startswith("model.")}
     del told["base"]["data.tokenizer"]
     told["base"]["init_from"] = str(imported)
-    runs = Sweep(as_sweep_config(told, {})).runs
-    assert {run.model.residual for run in runs.values()} == {"pre", "post"}
+    sweep = Sweep(as_sweep_config(told, {}))
+    runs = sweep.runs
+    assert {run.model.residual for run in runs.values()} == {"pre", "post", "b2t"}
     assert {run.model.norm for run in runs.values()} == {"layernorm"}
+    assert not any("initial" in line for line in make_plan(sweep, corpora(sweep)).differences["b2t"])
+
+
+def test_a_start_of_its_own_is_a_difference_where_weights_are_drawn(text, tmp_path):
+    sweep = Sweep(as_sweep_config(with_b2t(tiny_sweep(text, tmp_path)), {}))
+    assert any("initial RMS" in line for line in make_plan(sweep, corpora(sweep)).differences["b2t"])
 
 
 def test_the_program_is_listed():
