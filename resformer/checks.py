@@ -209,7 +209,10 @@ def copies(subject: Subject) -> None:
 
 
 def compiling(subject: Subject) -> None:
-    """Blocks compile to whole graphs and share them, unless the state grows: depth is a buffer and not a number."""
+    """Blocks compile to whole graphs and share them, unless the state grows: depth is a buffer and not a number.
+
+    Of six blocks the first, the inner and the last may differ.
+    """
     from torch._dynamo.testing import CompileCounter
 
     torch._dynamo.reset()
@@ -224,7 +227,7 @@ def compiling(subject: Subject) -> None:
     torch.manual_seed(1)
     torch.testing.assert_close(model(input_ids=ids, labels=ids).loss, expected)  # products may be in another order
     if alone and len({len(tree_leaves(state)) for state in states[:-1]}) == 1:
-        assert counter.frame_count < 6, f"{counter.frame_count} graphs for 6 blocks"
+        assert counter.frame_count <= 3, f"{counter.frame_count} graphs for 6 blocks"
 
 
 def precision(subject: Subject) -> None:

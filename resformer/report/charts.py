@@ -278,3 +278,19 @@ def heat(frame: pd.DataFrame, value: str, title: str, scale: alt.Scale, tooltip:
         )
         .properties(height=height)
     )
+
+
+def heights_of_labels(x: pd.Series, y: pd.Series, labels: pd.Series) -> np.ndarray:
+    """Pixels below (or, negative, above) its dot at which each label lies on no earlier one, in a figure as narrow as
+    in print; where there is no such place, close above its dot."""
+    across = (x - x.min()) / ((x.max() - x.min()) or 1) * (WIDTH - 80)
+    down = (y.max() - y) / ((y.max() - y.min()) or 1) * 210
+    taken: list[tuple[float, float, float]] = []
+    found = []
+    for place, dot, label in zip(across, down, labels, strict=True):
+        half = 3.2 * len(label)
+        near = [height - dot for at, height, other in taken if abs(place - at) <= half + other]
+        dy = next((dy for dy in (-9, 12, -21, 24, -33, 36) if all(abs(dy - height) >= 12 for height in near)), -9)
+        taken.append((place, dot + dy, half))
+        found.append(dy)
+    return np.array(found)

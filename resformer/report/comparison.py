@@ -10,7 +10,20 @@ import pandas as pd
 
 from ..stability.endstate import FAILED as ENDED_BADLY
 from ..sweeps.inference import clopper_pearson, t_estimate
-from .charts import COLOURS, FAILED, GUIDE, HEIGHT, Figure, Panel, lit, rounded, shown, stacked, styled
+from .charts import (
+    COLOURS,
+    FAILED,
+    GUIDE,
+    HEIGHT,
+    Figure,
+    Panel,
+    heights_of_labels,
+    lit,
+    rounded,
+    shown,
+    stacked,
+    styled,
+)
 from .study import MOST_TOGETHER
 from .sweep import SweepStudy
 
@@ -117,7 +130,7 @@ def stability(study: SweepStudy) -> Figure:
         told = ["arm", "bad", alt.Tooltip("learning_rate:Q", format=".2e"), "low", "high"]
         base = shown(rows).encode(x=x, color=style["color"], opacity=lit(rows))
         layers = [
-            base.mark_rule(strokeWidth=1).encode(y=alt.Y("low:Q"), y2="high:Q", opacity=lit(rows, 0.5)),
+            base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q"), y2="high:Q", opacity=lit(rows, 0.5)),
             base.mark_line(point=True).encode(y=y, strokeDash=style["strokeDash"], tooltip=told),
         ]
         figure.panels.append(Panel(point, stacked(*layers, height=HEIGHT), None, point))
@@ -183,8 +196,11 @@ def cost(study: SweepStudy) -> Figure:
         layers = [
             base.mark_rule().encode(y=alt.Y("loss_low:Q"), y2="loss_high:Q"),
             base.mark_point(size=80, filled=True, opacity=1).encode(y=y, tooltip=list(rows)),
-            shown(rows).mark_text(dy=-9, fontSize=11).encode(x=x, y=y, text="arm:N", opacity=lit(rows, pale=0)),
         ]
+        heights = heights_of_labels(rows.milliseconds, rows.value, rows.arm)
+        for dy in sorted(set(heights)):
+            named = shown(rows[heights == dy]).mark_text(dy=dy, fontSize=11)
+            layers.append(named.encode(x=x, y=y, text="arm:N", opacity=lit(rows, pale=0)))
         figure.panels.append(Panel(point, stacked(*layers, height=240), None, point))
     return figure
 

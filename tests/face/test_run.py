@@ -136,6 +136,7 @@ def test_an_interrupted_cell_saves_and_goes_on(text, tmp_path):
     script = f"""
 import os, signal, threading, time
 import resformer
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 metrics = os.path.join({str(tmp_path / "run")!r}, "metrics.jsonl")
 def interrupt():
     while not os.path.exists(metrics) or open(metrics).read().count("learning_rate") < 2:

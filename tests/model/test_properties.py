@@ -76,28 +76,6 @@ def test_hidden_states_are_one_stream_before_and_after_each_block():
     assert torch.equal(model.lm_head(output.hidden_states[-1]), output.logits)
 
 
-@pytest.mark.parametrize("residual", DEEP)
-def test_compiled_blocks_share_graphs(residual):
-    """Six blocks of one kind must not compile six times: depth constants are buffers, not numbers.
-
-    The first, the inner and the last block of a segment differ; with a kept middle so do the middle one, the next,
-    which is handed one tensor twice, and those after it, which are handed one with a gradient; where the history
-    grows, every block does.
-    """
-    from torch._dynamo.testing import CompileCounter
-
-    torch._dynamo.reset()
-    counter = CompileCounter()
-    keeps_middle = "backout=true" in residual
-    model, ids = build(residual, num_hidden_layers=12 if keeps_middle else 6).train(), tokens()
-    expected = model(input_ids=ids, labels=ids).loss
-    for block in model.model.layers:
-        block.compile(backend=counter, fullgraph=True)
-    torch.testing.assert_close(model(input_ids=ids, labels=ids).loss, expected)  # streams are mixed in another order
-    grows = residual.startswith(("attn_res", "concat", "denseformer", "mudd", "unet"))
-    assert counter.frame_count <= (6 if grows or keeps_middle else 3)
-
-
 WHOLE_BLOCKS = ("b2t", "denseformer", "mudd", "unet", "x0_mix")
 ANYWHERE = [kind for kind in [*EVERY_KIND, *OPTIONS] if not kind.startswith(WHOLE_BLOCKS)]
 by_sublayer = st.builds(

@@ -19,6 +19,7 @@ def with_sitecustomize(folder, monkeypatch, code: str) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
 
 
+@pytest.mark.slow
 def test_a_picture_library_that_kills_its_process_costs_a_warning(tmp_path, monkeypatch):
     with_sitecustomize(
         tmp_path,

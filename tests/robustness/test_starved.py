@@ -58,6 +58,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_end_as_if_nothing_had_been(t
     assert differences(tmp_path / "whole", disk / "run") == []
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_between_two_checkpoints(tmp_path, small_disk):
     disk, enlarge = small_disk
     runs, flags = Runs(tmp_path), ("--schedule.name", "constant", "--train.save_every", "100000")
@@ -109,6 +110,7 @@ def test_no_room_for_what_a_finished_run_leaves(tmp_path, monkeypatch, writes):
     assert differences(tmp_path / "whole", tmp_path / "full") == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_the_cache_is_built(tmp_path):
     runs = Runs(tmp_path)
     code, _, err = runs.outside("none", launcher=limited(20_000))

@@ -87,6 +87,7 @@ def test_a_finished_sweep_runs_nothing_again(whole):
     assert table(result) == table(first)
 
 
+@pytest.mark.slow
 def test_what_diverged_stays_what_died_is_retried_what_always_dies_is_given_up(tmp_path):
     arms = {
         "pre": {"model.residual": "pre"},
@@ -116,6 +117,7 @@ def test_what_diverged_stays_what_died_is_retried_what_always_dies_is_given_up(t
     assert runs(tmp_path)["diverges_lr=0.003_seed=9"] == 1
 
 
+@pytest.mark.slow
 def test_the_grid_extends_until_the_optimum_is_interior_or_the_budget_is_spent(tmp_path):
     few = {"grid": [1e-4, 2e-4], "extend_by": 1, "multiples": [1]}
     result = sweep(tmp_path, definition(tmp_path, grid={}, learning_rates=few))
@@ -211,6 +213,7 @@ def test_stopped_at_random_moments_and_gone_on_with_it_gives_the_same_table(whol
     assert table(result) == table(whole[1])
 
 
+@pytest.mark.slow
 def test_torn_trials_run_anew_and_are_kept(tmp_path):
     rates = {"grid": [3e-3], "extend_by": 0, "multiples": [1]}
     small = definition(tmp_path, grid={}, learning_rates=rates)
@@ -389,6 +392,7 @@ def test_what_ran_on_something_else_is_refused_run_again_or_mixed_and_said(tmp_p
     assert sweep(tmp_path, small).returncode == 0
 
 
+@pytest.mark.slow
 def test_two_at_once_are_refused(tmp_path):
     slow = definition(tmp_path, grid={}, learning_rates={"grid": [3e-3], "extend_by": 0})
     first = subprocess.Popen(command(tmp_path, slow), stdout=subprocess.DEVNULL, env=environment(TENTHS="300"))

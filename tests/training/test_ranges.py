@@ -92,6 +92,7 @@ def test_nonsense_is_refused_and_the_key_is_named(key, value):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_run_that_no_memory_holds_is_refused_before_it_takes_any(train):
     for flags in (
         ("--model.hidden_size", str(2**20), "--model.num_attention_heads", "16"),

@@ -98,6 +98,7 @@ def own_class(tmp_path, monkeypatch):
     sys.modules.pop("my_residuals", None)
 
 
+@pytest.mark.slow
 def test_every_kind_loads_where_resformer_is_not_installed(tmp_path):
     kinds = [kind for kind in KINDS if kind != "two_norms"]
     folders = [save(tmp_path / f"kind-{i}", kind) for i, kind in enumerate(kinds)]
