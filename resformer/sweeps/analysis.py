@@ -11,7 +11,7 @@ from scipy import special
 from .curves import Optimum, clip_losses, optimum, reporting_rates
 from .detectable import design_warnings, family_size
 from .endings import BadEnds, bad_ends, bad_seeds, ended_badly, with_degraded
-from .inference import NAN, Estimate, t_estimate
+from .inference import NAN, Estimate, t_estimate_of_sound
 from .looks import alpha_at
 from .loss_test import loss_test
 from .results import Result, Rules
@@ -170,7 +170,7 @@ def _row(
     whole = [seed for seed in seeds if all(seed in at for at in asked)]
     return Row(
         arm, point, _role(arm, rules), tuned_rates, clip_losses(losses, initial), best,
-        t_estimate([run.val_loss for run in reported[0].values() if not ended_badly(run)]),
+        t_estimate_of_sound([run.val_loss for run in reported[0].values() if not ended_badly(run)], rules.delta),
         [bad_ends(place, rate, at.values()) for place, rate, at in zip(places, rates, reported, strict=True)],
         bad_seeds([sum(ended_badly(at[seed]) for at in asked) for seed in whole]),
         _trains_to([[at[seed] for at in asked] for seed in whole], common or multiples, best.loss + rules.delta),

@@ -36,7 +36,7 @@ class Optimum:
     Attributes:
         index: of the best rung of the grid.
         rate: of the vertex of the parabola, or of the best rung where there is no parabola to trust.
-        low, high: 95 % interval of the rate; nan where it is not known.
+        low, high: 95 % interval of the best rate inside the grid; nan where it is not known.
         loss: fitted at ``rate``, nats per token.
         regret: the most, in nats, that the loss at the true best rate may lie below the loss at ``rate``.
         off: decades by which the rate may miss the best one: its 95 % half width, half a rung where it is a rung, no
@@ -103,9 +103,26 @@ def optimum(rates: ArrayLike, losses: ArrayLike, initial: ArrayLike, delta: floa
         slope = np.array([0.0, -1 / (2 * c), b / (2 * c * c)])
         half = float(special.stdtrit(df, 0.975) * np.sqrt(slope @ covariance @ slope))
     off = half**2 + (spacing / 6) ** 2 if df else half**2
-    rate = float(grid[best] * 10**vertex)
-    interval = (rate / 10**half, rate * 10**half) if df else (NAN, NAN)
-    return Optimum(best, rounded(rate), *interval, float(a - b * b / (4 * c)), float(c * off), half, True, True)
+    rate, low, high = float(grid[best] * 10**vertex), NAN, NAN
+    if df:
+        low, high = (float(grid[best] * 10**end) for end in _vertices(b, c, covariance, df, x[0], x[-1]))
+    return Optimum(best, rounded(rate), low, high, float(a - b * b / (4 * c)), float(c * off), half, True, True)
+
+
+def _vertices(b: float, c: float, covariance: np.ndarray, df: int, first: float, last: float) -> tuple[float, float]:
+    """95 % interval of the vertex -b / (2c), in decades from the best rung, inside the grid from ``first`` to ``last``.
+
+    Fieller 1954: all v at which the slope b + 2cv is not told from 0. It covers as often as it says even where c is
+    hardly known, and reaches to the ends of the grid where c is not told from 0.
+    """
+    t = float(special.stdtrit(df, 0.975)) ** 2
+    square = 4 * (c * c - t * covariance[2, 2])
+    linear = 4 * (b * c - t * covariance[1, 2])
+    constant = b * b - t * covariance[1, 1]
+    if square <= 0:
+        return first, last
+    root = np.sqrt(max(0.0, linear * linear - 4 * square * constant))
+    return max(first, float(-linear - root) / (2 * square)), min(last, float(-linear + root) / (2 * square))
 
 
 def _noise(values: np.ndarray, good: np.ndarray) -> float:

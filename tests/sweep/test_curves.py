@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from resformer.sweeps import curves
 from resformer.sweeps.endings import sound, with_degraded
@@ -21,7 +22,7 @@ def test_optimum_of_a_parabola_is_its_vertex():
     found = curves.optimum(HALF, losses, 9.0)
     assert (found.interior, found.fitted) == (True, True)
     assert (np.log10(found.rate), found.loss) == pytest.approx((-2.17, 2.0), abs=2e-3)
-    assert found.low <= 10**-2.17 <= found.high
+    assert (found.low, found.high) == pytest.approx((10**-2.17, 10**-2.17))  # nothing hides it
     assert curves.reporting_rates(found, [1, 2]) == [
         pytest.approx(10**-2.17, rel=5e-3),
         pytest.approx(2 * 10**-2.17, rel=5e-3),
@@ -38,6 +39,24 @@ def test_the_rate_s_interval_covers_and_the_regret_bounds_what_is_left():
         bounded.append((np.log10(found.rate) - place) ** 2 <= found.regret)
     assert np.mean(covered) > 0.93
     assert np.mean(bounded) > 0.95
+
+
+def test_the_rate_s_interval_is_where_the_slope_is_not_told_from_zero():
+    draw = np.random.default_rng(2)
+    losses = (parabola(-2.2, 0.5)[2:5, None] + 0.02 * draw.standard_normal((3, 3)))  # fmt: skip
+    found = curves.optimum(HALF[2:5], losses, 9.0)
+    x, y = np.repeat(np.log10(HALF[2:5]), 3), losses.ravel()
+    places = np.linspace(x[0], x[-1], 20_001)
+    inside = []
+    for v in places:  # in (x - v) the slope at v is the linear coefficient
+        design = np.stack([np.ones_like(x), x - v, (x - v) ** 2], axis=1)
+        fit, rest, *_ = np.linalg.lstsq(design, y, rcond=None)
+        error = np.sqrt(rest[0] / (len(y) - 3) * np.linalg.inv(design.T @ design)[1, 1])
+        inside.append(abs(fit[1]) <= stats.t.ppf(0.975, len(y) - 3) * error)
+    told = places[np.array(inside)]
+    assert np.log10([found.low, found.high]) == pytest.approx([told[0], told[-1]], abs=2e-4)
+    flat = curves.optimum(HALF[2:5], [[2.01, 2.3], [2.0, 2.1], [2.3, 2.05]], 9.0)
+    assert not flat.fitted or (flat.low, flat.high) == pytest.approx((HALF[2], HALF[4]))
 
 
 def test_next_to_a_cliff_the_rung_stays_and_its_regret_is_the_gentle_rise():

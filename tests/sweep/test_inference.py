@@ -4,10 +4,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from resformer.sweeps.inference import clopper_pearson, event_rate, holm, t_estimate
+from resformer.sweeps.inference import clopper_pearson, event_rate, holm, t_estimate, t_estimate_of_sound
 from resformer.sweeps.looks import alpha_at
 from resformer.sweeps.loss_test import loss_test
 from resformer.sweeps.stability_test import difference_bounds, equivalence_p, more_often_p, stability_p
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.1, 0.2])
+def test_the_interval_of_sound_runs_knows_of_the_runs_that_were_cut(spread):
+    runs = np.random.default_rng(1).normal(2.0, spread, 400_000)
+    kept = runs[runs <= np.quantile(runs, 0.25) + 0.2]
+    cut, whole = t_estimate_of_sound(kept, 0.2), t_estimate(kept)
+    assert cut.mean == whole.mean
+    assert (cut.high - cut.low) / (whole.high - whole.low) == pytest.approx(spread / whole.sd, rel=0.02)
+    assert cut.high - cut.mean == pytest.approx(cut.mean - cut.low)
 
 
 def test_paired_t_equals_scipy():
