@@ -57,19 +57,18 @@ def _look_by_look(
 
 
 def bounds(sweep: Sweep) -> tuple[int, int]:
-    """The fewest and the most trials that the definition can lead to."""
-    config, few, many = sweep.config, 0, 0
-    tuning, reporting, rules = len(config.seeds.tuning), len(config.seeds.reporting), sweep.rules()
+    """The fewest and the most trials that the definition can lead to: a best rate may be one of the grid or not."""
+    few, many = 0, 0
+    rates, seeds, rules = sweep.config.learning_rates, sweep.config.seeds, sweep.rules()
+    everywhere = seeds.reporting_rates == "all"
     for point in sweep.points:
-        arms, rates = len(sweep.arms_at(point)), len(config.learning_rates.grid)
-        most = rates + config.learning_rates.extend_by
-        if config.seeds.reporting_rates == "all":
-            few, many = few + arms * rates * reporting, many + arms * most * reporting
-        few, many = few + arms * rates * tuning, many + arms * most * tuning
         for arm in sweep.arms_at(point):
-            at = len(rules.multiples_of(arm)) + len(rules.common_of(arm))
-            few += at * (rules.all_looks[0] if arm in rules.compared else reporting)
-            many += at * reporting
+            fixed = {*rules.common_of(arm), *(rates.grid if everywhere else ())}
+            best = len(rules.multiples_of(arm))
+            first = rules.all_looks[0] if arm in rules.compared else len(seeds.reporting)
+            few += len(rates.grid) * len(seeds.tuning) + max(best, len(fixed)) * first
+            most = best + len(fixed) + (rates.extend_by if everywhere else 0)
+            many += (len(rates.grid) + rates.extend_by) * len(seeds.tuning) + most * len(seeds.reporting)
     return few, many
 
 

@@ -1,5 +1,6 @@
 """The sweeps in recipes/sweeps: each can be run, has both controls, and the zoo has every kind."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from resformer.model.specification import KINDS
 from resformer.sweeps.config import parse_sweep
 from resformer.sweeps.detectable import design_warnings
-from resformer.sweeps.trials import Sweep
+from resformer.sweeps.results import Result
+from resformer.sweeps.trials import Sweep, Trial
+from resformer.sweeps.wanted import bounds, wanted
 
 FILES = sorted((Path(__file__).parents[2] / "recipes" / "sweeps").glob("*.yaml"))
 
@@ -42,3 +45,18 @@ def test_each_has_seeds_enough_for_what_it_compares(file):
     rules = Sweep(parse_sweep(["--config", str(file)])).rules()
     assert bool(design_warnings(rules)) == (file.stem == "zoo")  # a survey, and its dry run says what it cannot answer
     assert rules.sensitivity_control == "pre short"
+
+
+@pytest.mark.parametrize("name", ["quick", "lr-sensitivity", "depth-ladder"])
+@pytest.mark.parametrize("place", [-2.0, -2.23, -3.5])
+def test_as_many_trials_as_the_plan_says(name, place):
+    """However the optima lie: on a rung, between two, or at the edge."""
+    sweep = Sweep(parse_sweep(["--config", str(next(file for file in FILES if file.stem == name))]))
+    results: dict[Trial, Result] = {}
+    while missing := [trial for trial in wanted(sweep, results.values()) if trial not in results]:
+        for trial in missing:
+            far = math.log10(trial.learning_rate) - place
+            loss = 2 + far * far + 0.01 * math.sin(trial.seed + 10 * far)
+            results[trial] = Result(trial.arm, trial.point, trial.learning_rate, trial.seed, loss, 5.5, "ok")
+    few, many = bounds(sweep)
+    assert few <= len(results) <= many
