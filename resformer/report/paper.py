@@ -35,12 +35,13 @@ def methods(study: SweepStudy) -> str:
         else f"multiples of each arm's best rate ({', '.join(f'x {multiple:g}' for multiple in rates.multiples)})"
     )
     looks = f" and over looks after {', '.join(map(str, seeds.looks))} seeds" if len(seeds.looks) > 1 else ""
+    more = f"; up to {rates.extend_by} more at each point where the best lay at the edge" if rates.extend_by else ""
     parts = [
         f"We compared {len(others)} arms ({', '.join(others)}) with {study.baseline}{over}.",
-        f"Every arm was tuned over the same peak learning rates ({grid}; up to {rates.extend_by} more at each point "
-        f"where the best lay at the edge) on {tuning}; its best rate is the vertex of a parabola through the sound "
-        f"runs around the best of them. Reported are {len(seeds.reporting)} other seeds; runs of the same seed share "
-        "the order of the data and the initial values of all parameters that both models have.",
+        f"Every arm was tuned over the same peak learning rates ({grid}{more}) on {tuning}; its best rate is the "
+        "vertex of a parabola through the sound runs around the best of them. Reported are "
+        f"{len(seeds.reporting)} other seeds; runs of the same seed share the order of the data and the initial values "
+        "of all parameters that both models have.",
         f"Training stability was compared at {stressed}: runs that diverged, got stuck at the unigram entropy or "
         f"ended more than {chosen.delta:g} nats above their fellows are bad ends; whole seeds are exchanged in an "
         "exact permutation test, chances have exact 95 % intervals, and bad ends enter no mean of losses.",
