@@ -46,8 +46,9 @@ def _points(study: SweepStudy, frame: pd.DataFrame) -> list[str]:
     return [point for point in study.points if (frame.point == point).any()] if len(frame) else []
 
 
-def _rates(frame: pd.DataFrame) -> alt.X:
-    axis = alt.Axis(values=sorted(set(frame.learning_rate)), format="~e", labelOverlap="greedy")
+def _rates(runs: pd.DataFrame) -> alt.X:
+    """With a tick at each rate of the grid; best rates lie between them."""
+    axis = alt.Axis(values=sorted(set(runs[runs.role == "tuning"].learning_rate)), format="~e", labelOverlap="greedy")
     scale = alt.Scale(type="log", padding=14, nice=False)
     return alt.X("learning_rate:Q", scale=scale, title="peak learning rate", axis=axis)
 
@@ -120,7 +121,7 @@ def stability(study: SweepStudy) -> Figure:
         bad, number = int(cell.bad.sum()), len(cell)
         lines.append((arm, point, rate, bad / number, *clopper_pearson(bad, number), f"{bad} of {number}"))
     frame = pd.DataFrame(lines, columns=["arm", "point", "learning_rate", "value", "low", "high", "bad"])
-    x, style = _rates(frame), _style(study)
+    x, style = _rates(runs), _style(study)
     y = alt.Y("value:Q", title="share of runs", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%"))
     for point in _points(study, frame):
         rows = rounded(frame[frame.point == point])

@@ -120,17 +120,21 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _short(study: SweepStudy, asked: pd.DataFrame, column: str, words: dict[str, str]) -> str:
-    """``Yes: a, b. Not decided: c (2 of 3 points).``: the arms by verdict, the decided ones first."""
+    """``Yes: a, b (depth=12). Not decided: c (2 of 3 points).``: the arms by verdict, the decided ones first."""
     if asked.empty:
         return "There is nothing to compare."
     points = asked.groupby("arm").point.count()
     order = list(dict.fromkeys([*study.by_merit(), *points.index]))
     said = []
     for verdict, how in (words | {"unresolved": "Not decided"}).items():
-        counts = asked[asked[column] == verdict].groupby("arm", sort=False).point.count().reindex(order).dropna()
+        found = asked[asked[column] == verdict].groupby("arm", sort=False).point
+        counts, only = found.count().reindex(order).dropna(), found.first()
         if how == "Not decided" and counts.sum() == len(asked):
             return f"Not decided for {f'any of the {len(points)} arms' if len(points) > 1 else points.index[0]}."
-        part = (f" ({n:.0f} of {points[arm]} points)" if n < points[arm] else "" for arm, n in counts.items())
+        part = (
+            "" if n == points[arm] else f" ({only[arm]})" if n == 1 else f" ({n:.0f} of {points[arm]} points)"
+            for arm, n in counts.items()
+        )
         names = map("".join, zip(counts.index, part, strict=True))
         if len(counts):
             said.append(f"{how}: {_listed(names)}.")
@@ -145,6 +149,8 @@ def _better(study: SweepStudy, asked: pd.DataFrame) -> Sentence:
         sizes = []
         for line in asked[(asked.arm == arm) & (asked.verdict != "unresolved")].to_dict("records"):
             size = with_interval(line["difference"], line["difference_low"], line["difference_high"], "+.3f").shown
+            if line["failed"]:
+                size += f" (of sound runs; {line['failed']} of {line['runs']} ended badly)"
             sizes.append(f"{line['point']} {size}" if several and line["point"] else size)
         parts.append(f"{arm} {', '.join(sizes)}")
     words = f"In nats per token, with 95 % intervals: {_listed_long(parts)}." if parts else ""
@@ -278,12 +284,23 @@ def verdict_table(study: SweepStudy) -> Table:
     return Table("verdicts", "Verdicts", columns, rows, first=True, numbers=study.verdicts if rows else None)
 
 
+def _trains_to(line: dict[str, Any], sign: str) -> Cell:
+    """``sign`` stands before multiples of a best rate; 0 is the place of an arm that trains at none of those asked."""
+    if absent(line["trains_to"]):
+        return Cell("")
+    found = [line["trains_to"], line["trains_to_low"], line["trains_to_high"]]
+    place, low, high = (f"{sign}{value:g}" if value else "none" for value in found)
+    return Cell(f"{place} [{low}, {high}]", line["trains_to"])
+
+
 def rate_table(study: SweepStudy) -> Table:
+    rules = study.sweep.rules()
+
     def cells_of(line: dict[str, Any]) -> list[Cell]:
         edge = "" if line["interior"] else ", at the edge"
         return [
             Cell(f"{line['best_rate']:g}{edge}", line["best_rate"]),
-            with_interval(line["trains_to"], line["trains_to_low"], line["trains_to_high"], "g"),
+            _trains_to(line, "" if rules.common_of(line["arm"]) else "x"),
             with_interval(line["S"], line["S_low"], line["S_high"], ".3f"),
             cell(line["S_below"], ".3f"),
             cell(line["S_above"], ".3f"),
@@ -298,7 +315,7 @@ def rate_table(study: SweepStudy) -> Table:
     columns = [
         _ARM, _POINT,
         Column("best rate", "vertex of a parabola through the tuning runs around the best rung, or that rung"),
-        Column("trains to", "multiple of the best rate, or common rate, up to which the median seed trains, 95 %"),
+        Column("trains to", "common rate, or multiple (x) of the best rate, up to which the median seed trains, 95 %"),
         Column("S", "learning-rate sensitivity, nats (Wortsman et al. 2023), on rates common to all"),
         Column("S, below", "its part from rates below the best", print=False),
         Column("S, above", "its part from rates above the best", print=False),
