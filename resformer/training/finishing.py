@@ -124,7 +124,8 @@ def sample(model, corpus: Corpus, accelerator: Accelerator, seed: int) -> str:
     room = model.config.max_position_embeddings - inputs["input_ids"].shape[1]
     model.eval()
     torch.manual_seed(seed)
-    with accelerator.autocast():
+    # Generating is too short to earn back compiling, which each block would need for its place in the cache.
+    with accelerator.autocast(), torch.compiler.set_stance("force_eager"):
         tokens = model.generate(
             **inputs, max_new_tokens=max(1, min(SAMPLE_TOKENS, room)), do_sample=True, temperature=0.8, top_p=0.95
         )

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
+import resformer
 from resformer import ResformerConfig, ResformerForCausalLM
 from resformer.training import parse_arguments, run_config
 from resformer.training.compiling import compile_blocks, decide
@@ -51,6 +52,24 @@ def test_a_model_of_equal_shape_reuses_what_was_compiled(monkeypatch, limits):
         model.train()(ids, labels=ids).loss.backward()
         frames.append(counter.frame_count)
     assert frames[0] == frames[-1]
+
+
+def test_a_compiled_run_of_many_blocks_ends_with_its_sample(monkeypatch, limits, tmp_path, capsys):
+    """Each block has its own place in the cache, which would be a graph of its own."""
+    real = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda module: real(module, backend=CompileCounter()))
+    (tmp_path / "text.txt").write_text("To be, or not to be, that is the question.\n" * 400)
+    run = resformer.train(
+        {
+            "run_dir": str(tmp_path / "run"), "draw": False,
+            "model": {"num_hidden_layers": 12, "hidden_size": 16, "num_attention_heads": 2},
+            "data": {"source": str(tmp_path / "text.txt"), "tokenizer": "bytes", "sequence_length": 32,
+                     "cache_dir": str(tmp_path / "cache")},
+            "train": {"max_steps": 2, "batch_size": 2, "compile": True},
+        }
+    )  # fmt: skip
+    assert run.summary["status"] == "completed"
+    assert "--- a sample ---" in capsys.readouterr().out
 
 
 class _Accelerator:
