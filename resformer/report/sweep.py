@@ -137,7 +137,7 @@ class SweepStudy(Study):
             "difference": loss.difference if loss else None, "difference_low": loss.low if loss else None,
             "difference_high": loss.high if loss else None, "p_adjusted": loss.p_adjusted if loss else None,
             "equivalence_p_adjusted": loss.equivalence_adjusted if loss else None,
-            "detectable": loss.detectable if loss else None,
+            "detectable": loss.detectable if loss else None, **self._at_equal_time(row),
             "best_rate": row.optimum.rate, "best_rate_low": row.optimum.low, "best_rate_high": row.optimum.high,
             "interior": row.optimum.interior, "regret": row.optimum.regret, "trains_to": row.trains_to[0],
             "trains_to_low": row.trains_to[1], "trains_to_high": row.trains_to[2],
@@ -154,6 +154,18 @@ class SweepStudy(Study):
             "step_ratio": timed.get("ratio", step / base_step if step and base_step else None),
             "peak_memory": memory, "memory_ratio": memory / base_memory if memory and base_memory else None,
             "tuning_runs": len(row.rates) * len(self.sweep.config.seeds.tuning),
+        }  # fmt: skip
+
+    def _at_equal_time(self, row: Row) -> dict[str, Any]:
+        """Against the baseline trained for longer, and on how many times as many tokens that is."""
+        found, ledgers = row.equal_time, self.plan.get("ledgers")
+        name = self.sweep.config.controls.equal_time.get(row.arm, "")
+        longer, base = (_entry(ledgers, arm, row.point).get("tokens") for arm in (name, self.baseline))
+        return {
+            "equal_time": found.verdict if found else "", "equal_time_reason": found.reason if found else "",
+            "equal_time_difference": found.difference if found else None,
+            "equal_time_low": found.low if found else None, "equal_time_high": found.high if found else None,
+            "equal_time_tokens": longer / base if found and longer and base else None,
         }  # fmt: skip
 
     @cached_property

@@ -73,6 +73,7 @@ def page_of(study: SweepStudy) -> Page:
     roles = {config.controls.baseline: "baseline", config.controls.a_a_control: "A/A control"}
     roles |= {config.controls.positive_control: "positive control"}
     roles |= {config.controls.sensitivity_control: "sensitivity control"}
+    roles |= dict.fromkeys(config.controls.equal_time.values(), f"{config.controls.baseline} for as long")
     differing = [
         f"{arm}: {'; '.join(map(str, found)) or 'none'}"
         + (f" (because: {because})" if (because := study.sweep.because.get(arm)) else "")
@@ -185,6 +186,21 @@ def _more_stable(study: SweepStudy, asked: pd.DataFrame) -> Sentence:
     return Sentence(text, f"More stable than {study.baseline}?", "stability", _short(study, asked, "stability", words))
 
 
+def _at_equal_time(asked: pd.DataFrame) -> list[str]:
+    """Of each arm compared with the baseline trained for longer: the verdict, and whether that was long enough."""
+    said = []
+    for line in asked[asked.equal_time != ""].to_dict("records"):
+        size = with_interval(
+            line["equal_time_difference"], line["equal_time_low"], line["equal_time_high"], "+.3f"
+        ).shown  # fmt: skip
+        longer, step = line["equal_time_tokens"], line["step_ratio"]
+        far = not (absent(longer) or absent(step)) and abs(longer / step - 1) > NEAR
+        warning = f", trained ×{longer:.2f} as long where a step takes ×{step:.2f}" if far else ""
+        where = f" ({line['point']})" if line["point"] else ""
+        said.append(f"At equal time {line['arm']}{where} is {line['equal_time']} {size}{warning}.".replace("  ", " "))
+    return said
+
+
 def _at_what_cost(study: SweepStudy, asked: pd.DataFrame) -> Sentence:
     """What lies more than ``NEAR`` from the baseline, from the dearest on; the others by name."""
     columns = ["step_ratio", "memory_ratio"]
@@ -199,6 +215,7 @@ def _at_what_cost(study: SweepStudy, asked: pd.DataFrame) -> Sentence:
         for arm, row in ratios[apart].sort_values("step_ratio", ascending=False).iterrows()
     ]  # fmt: skip
     near = f"Within {NEAR:.0%} of {study.baseline}: {_listed(ratios.index[~apart])}." if (~apart).any() else ""
+    near = " ".join([*([near] if near else []), *_at_equal_time(asked)])
     whole = f"Time of a step: {_listed(said)}."
     if len(said) <= 3:
         return Sentence(near if said else "", question, "cost", whole if said else near)
@@ -329,7 +346,14 @@ def rate_table(study: SweepStudy) -> Table:
     return Table("rates", "Learning rates and stability", columns, _rows(study, cells_of), folded=True)
 
 
+def _equal_time_cell(line: dict[str, Any]) -> Cell:
+    size = with_interval(line["equal_time_difference"], line["equal_time_low"], line["equal_time_high"], "+.4f").shown
+    return Cell(" ".join(word for word in (line["equal_time"], size) if word), line["equal_time"])
+
+
 def cost_table(study: SweepStudy) -> Table:
+    timed = bool(study.sweep.config.controls.equal_time)
+
     def cells_of(line: dict[str, Any]) -> list[Cell]:
         step, memory = line["step_ratio"], line["memory_ratio"]
         return [
@@ -339,6 +363,7 @@ def cost_table(study: SweepStudy) -> Table:
             cell(line["tokens"], ",.0f"),
             Cell("" if absent(step) else f"×{step:.2f} ({1e3 * line['step_seconds']:,.1f} ms)", step),
             Cell("" if absent(memory) else f"×{memory:.2f} ({line['peak_memory'] / 2**20:,.0f} MiB)", memory),
+            *([_equal_time_cell(line)] if timed else []),
             cell(line["tuning_runs"]),
         ]
 
@@ -348,6 +373,7 @@ def cost_table(study: SweepStudy) -> Table:
         Column("FLOPs/token", "forward and backward"), Column("tokens", "of a run"),
         Column("step", "time of a step as a ratio to the baseline's"),
         Column("memory", "most bytes of tensors in a step (on a cluster: of the process or device), as a ratio"),
+        *([Column("at equal time", "loss against the baseline trained for as long, 95 %, nats")] if timed else []),
         Column("tuning runs", "spent on choosing the rate"),
     ]  # fmt: skip
     return Table("costs", "Costs", columns, _rows(study, cells_of), folded=True)

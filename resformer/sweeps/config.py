@@ -76,6 +76,9 @@ class Controls:
     """The part of the grid where it is known to break; by default anywhere."""
     sensitivity_control: str | None = None
     """The baseline with a few per cent fewer steps: shows what a small true difference looks like in the table."""
+    equal_time: dict[str, str] = field(default_factory=dict)
+    """Arm: another arm that is the baseline with more train.max_steps, by as much as the first one's step takes longer
+    (the page's costs say it). It runs at the baseline's best rate, and the first is compared with it too."""
 
 
 _RENAMED = {"reference": "baseline", "same": "a_a_control", "broken": "positive_control"}
@@ -182,8 +185,9 @@ class SweepConfig:
         if chosen.window and not any(chosen.window[0] <= rate <= chosen.window[1] for rate in rates):
             raise ValueError(f"statistics.window: no rate of the grid {rates} lies in {list(chosen.window)}")
         for role, arm in vars(self.controls).items():
-            if role != "positive_control_at" and arm is not None and arm not in self.arms:
+            if isinstance(arm, str) and arm not in self.arms:
                 raise ValueError(f"controls.{role}: there is no arm {arm!r}; the arms are {', '.join(self.arms)}")
+        self._check_equal_time()
         if self.controls.a_a_control == self.controls.baseline:
             raise ValueError("controls.a_a_control is the baseline itself; give the A/A arm a name of its own")
         for part in (*self.exclude, self.controls.positive_control_at):
@@ -199,6 +203,20 @@ class SweepConfig:
         for key in ("stall", "stall_seconds", "retries"):
             if not getattr(self.executor, key) >= 0:
                 raise ValueError(f"executor.{key} is {getattr(self.executor, key)}; it must be 0 or more")
+
+    def _check_equal_time(self) -> None:
+        controls = self.controls
+        beside = (controls.baseline, controls.a_a_control, controls.positive_control, controls.sensitivity_control)
+        for pair in controls.equal_time.items():
+            for arm in pair:
+                if arm not in self.arms:
+                    raise ValueError(
+                        f"controls.equal_time: there is no arm {arm!r}; the arms are {', '.join(self.arms)}"
+                    )
+                if arm in beside:
+                    raise ValueError(f"controls.equal_time: {arm!r} is the baseline or a control; name two other arms")
+        if both := set(controls.equal_time) & set(controls.equal_time.values()):
+            raise ValueError(f"controls.equal_time: {', '.join(sorted(both))} cannot be compared and compared with")
 
     def _check_looks(self) -> None:
         looks, seeds = self.seeds.looks, len(self.seeds.reporting)

@@ -97,14 +97,19 @@ class Rules(Statistics):
         return tuple(arm for arm in named if arm is not None)
 
     @property
+    def companions(self) -> set[str]:
+        """The baseline trained for longer, by name."""
+        return set(self.equal_time.values())
+
+    @property
     def compared(self) -> list[str]:
         """The arms whose verdicts are corrected for their number: all but the baseline, the controls and companions."""
-        beside = {self.baseline, *self.controls, *self.equal_time.values()}
+        beside = {self.baseline, *self.controls, *self.companions}
         return [arm for arm in self.arms if arm not in beside]
 
     def at_best_only(self, arm: str) -> bool:
-        """Two of the controls answer at the best rate alone."""
-        return arm in (self.positive_control, self.sensitivity_control)
+        """Two of the controls answer at the best rate alone, and the baseline trained for longer."""
+        return arm in (self.positive_control, self.sensitivity_control) or arm in self.companions
 
     def multiples_of(self, arm: str) -> Sequence[float]:
         return self.multiples[:1] if self.at_best_only(arm) else self.multiples

@@ -92,7 +92,8 @@ def print_end(state: State) -> None:
         table.add_row(
             row.arm, row.point, _said(stability) or row.role,
             ", ".join(f"{at.bad}/{at.n} at {at.at}" for at in row.bad_ends),
-            f"{row.loss.mean:.4f}" if row.loss.n else "", _difference(loss) if loss else "", _said(loss),
+            f"{row.loss.mean:.4f}" if row.loss.n else "", _difference(loss) if loss else "",
+            _said(loss) + (f"; at equal time {_said(row.equal_time)}" if row.equal_time else ""),
             f"{row.optimum.rate:g}{'' if row.optimum.interior else ', at the edge of the grid'}",
         )  # fmt: skip
     console.print(table)

@@ -108,6 +108,12 @@ class Sweep:
             multiples=self.config.learning_rates.multiples,
             common=self.config.learning_rates.common,
             looks=seeds.looks,
+            equal_time={
+                (arm, point): name
+                for arm, name in controls.equal_time.items()
+                for point in self.points
+                if {(arm, point), (name, point)} <= set(self.cells)
+            },
             **vars(self.config.statistics),
         )
 

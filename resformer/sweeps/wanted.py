@@ -14,7 +14,8 @@ def wanted(sweep: Sweep, results: Iterable[Result], given_up: Collection[Trial] 
 
     At each point every arm is tuned over the same rates. While the best rate of an arm that trains at all lies at the
     edge, the grid grows there for every arm of the point, within ``learning_rates.extend_by``. Once it stands still,
-    reporting seeds run at multiples of the arm's best rate and at the common rates, look by look: after each, an arm of
+    reporting seeds run at multiples of the arm's best rate (of the baseline's, where an arm is the baseline trained for
+    longer) and at the common rates, look by look: after each, an arm of
     which everything is said (and that is no control) runs no more seeds. Nothing else is ever pruned.
 
     Args:
@@ -27,10 +28,13 @@ def wanted(sweep: Sweep, results: Iterable[Result], given_up: Collection[Trial] 
     reporting: dict[tuple[str, str], list[float]] = {}
     for point in sweep.points:
         arms = sweep.arms_at(point)
-        rates, best = _tuned_rates(sweep, point, arms, done, given_up)
-        tuning += _trials(arms, point, rates, seeds.tuning)
-        grid = rates if seeds.reporting_rates == "all" else []
+        tuned_arms = [arm for arm in arms if arm not in rules.companions]
+        rates, best = _tuned_rates(sweep, point, tuned_arms, done, given_up)
+        if rules.baseline in best:
+            best |= {arm: best[rules.baseline] for arm in arms if arm in rules.companions}
+        tuning += _trials(tuned_arms, point, rates, seeds.tuning)
         for arm in arms:
+            grid = rates if seeds.reporting_rates == "all" and arm in tuned_arms else []
             if arm in best or grid:
                 its = curves.reporting_rates(best[arm], rules.multiples_of(arm)) if arm in best else []
                 common = rules.common_of(arm) if arm in best else ()
@@ -63,6 +67,9 @@ def bounds(sweep: Sweep) -> tuple[int, int]:
     everywhere = seeds.reporting_rates == "all"
     for point in sweep.points:
         for arm in sweep.arms_at(point):
+            if arm in rules.companions:
+                few, many = few + len(seeds.reporting), many + len(seeds.reporting)
+                continue
             fixed = {*rules.common_of(arm), *(rates.grid if everywhere else ())}
             best = len(rules.multiples_of(arm))
             first = rules.all_looks[0] if arm in rules.compared else len(seeds.reporting)
