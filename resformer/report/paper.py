@@ -55,6 +55,8 @@ def methods(study: SweepStudy) -> str:
         parts.append(f"As a negative control the baseline was run again under another name ({controls.a_a_control}).")
     if controls.positive_control:
         parts.append(f"As a positive control an arm known to break was included ({controls.positive_control}).")
+    for arm, longer in controls.equal_time.items():
+        parts.append(f"At equal time {arm} was compared with {study.baseline} trained for more steps ({longer}).")
     base = flat(config.base)
     shared = ("train.max_steps", "train.batch_size", "data.sequence_length", "optimizer.name")
     told = {name: base[name] for name in shared if name in base}
