@@ -1,8 +1,7 @@
 """The model and its residual connections."""
 
-from typing import TYPE_CHECKING
-
-from ..lazily import lazily
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .configuration_resformer import ResformerConfig as ResformerConfig
@@ -31,4 +30,14 @@ _WHERE = {
 
 __all__ = list(_WHERE)
 
-__getattr__, __dir__ = lazily(__name__, _WHERE)
+
+# Loaded when first used, as the other rooms do by ``resformer.lazily``: this one imports nothing but its siblings.
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

@@ -280,17 +280,28 @@ def heat(frame: pd.DataFrame, value: str, title: str, scale: alt.Scale, tooltip:
     )
 
 
-def heights_of_labels(x: pd.Series, y: pd.Series, labels: pd.Series) -> np.ndarray:
-    """Pixels below (or, negative, above) its dot at which each label lies on no earlier one, in a figure as narrow as
-    in print; where there is no such place, close above its dot."""
-    across = (x - x.min()) / ((x.max() - x.min()) or 1) * (WIDTH - 80)
-    down = (y.max() - y) / ((y.max() - y.min()) or 1) * 210
+def heights_of_labels(
+    x: pd.Series, y: pd.Series, labels: pd.Series, width: float = WIDTH - 80, height: float = HEIGHT
+) -> np.ndarray:
+    """Where to write the labels of dots so that they can be read.
+
+    Args:
+        x, y: of the dots, [dots].
+        labels: their texts, of 11 pixels.
+        width, height: pixels that the dots span; by default in print, where a figure is narrowest, less its padding.
+
+    Returns:
+        [dots]: pixels below each dot (negative: above) at which its label lies on no earlier one, or close above it
+        where there is no such place.
+    """
+    across = (x - x.min()) / ((x.max() - x.min()) or 1) * width
+    down = (y.max() - y) / ((y.max() - y.min()) or 1) * height
     taken: list[tuple[float, float, float]] = []
     found = []
     for place, dot, label in zip(across, down, labels, strict=True):
         half = 3.2 * len(label)
-        near = [height - dot for at, height, other in taken if abs(place - at) <= half + other]
-        dy = next((dy for dy in (-9, 12, -21, 24, -33, 36) if all(abs(dy - height) >= 12 for height in near)), -9)
+        near = [line - dot for at, line, other in taken if abs(place - at) <= half + other]
+        dy = next((dy for dy in (-9, 12, -21, 24, -33, 36) if all(abs(dy - line) >= 12 for line in near)), -9)
         taken.append((place, dot + dy, half))
         found.append(dy)
     return np.array(found)

@@ -14,9 +14,9 @@ def wanted(sweep: Sweep, results: Iterable[Result], given_up: Collection[Trial] 
 
     At each point every arm is tuned over the same rates. While the best rate of an arm that trains at all lies at the
     edge, the grid grows there for every arm of the point, within ``learning_rates.extend_by``. Once it stands still,
-    reporting seeds run at multiples of the arm's best rate (of the baseline's, where an arm is the baseline trained for
-    longer) and at the common rates, look by look: after each, an arm of
-    which everything is said (and that is no control) runs no more seeds. Nothing else is ever pruned.
+    reporting seeds run at multiples of the arm's best rate and at the common rates, look by look: after each, an arm of
+    which everything is said (and that is no control) runs no more seeds. Nothing else is ever pruned. The baseline
+    trained for longer is not tuned; it runs at the baseline's best rate.
 
     Args:
         given_up: trials that failed for reasons outside the run as often as is allowed; their arm is not waited for.

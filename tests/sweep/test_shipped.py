@@ -54,13 +54,8 @@ def finished(sweep: Sweep, place: float) -> dict[Trial, Result]:
     while missing := [trial for trial in wanted(sweep, results.values()) if trial not in results]:
         for trial in missing:
             far = math.log10(trial.learning_rate) - place
-            loss = (
-                2
-                + far * far
-                - 0.1 * (trial.arm == "highway")
-                + 1.5 * (trial.arm == "plain")
-                + 0.01 * math.sin(trial.seed + 10 * far)
-            )
+            effect = {"highway": -0.1, "plain": 1.5}.get(trial.arm, 0.0)
+            loss = 2 + effect + far * far + 0.01 * math.sin(trial.seed + 10 * far)
             results[trial] = Result(trial.arm, trial.point, trial.learning_rate, trial.seed, loss, 5.5, "ok")
     return results
 
