@@ -24,10 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
     add("--minutes", type=float | None, default=None, help="run nothing that would take longer than that")
     add("--out", type=str | None, default=None, help="folder of results and page; by default runs/claims")
     options = read_arguments(parser, arguments)
-    from resformer.claims.program import CLAIMS, chosen, listed, run_claims  # help does not wait for it
+    from resformer.claims.program import chosen, listed, of_size, run_claims  # help does not wait for it
 
     size, minutes = options["size"], options["minutes"]
-    claims = chosen(CLAIMS if options["all"] else options["names"], size)
+    claims = chosen(of_size(size) if options["all"] else options["names"], size)
     if options["list"] or not claims:
         print(listed(size))
         return 0

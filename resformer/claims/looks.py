@@ -1,5 +1,5 @@
-"""What is measured of one untrained model: each a small object over the room of stability, which answers in rows
-``(layer, metric, value)``."""
+"""What is measured of one model on one batch: each a small object over the room of stability, which answers in rows
+``(layer, metric, value)``. Those that only a trained model can answer are in ``trained_looks.py``."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ Found = Iterator[tuple[int, str, float]]
 
 @dataclass(frozen=True)
 class Look:
-    """Asked of a model on random tokens drawn with ``seed``."""
+    """Asked of a model on a batch; what it draws itself it draws with ``seed``."""
 
-    def __call__(self, model: ResformerForCausalLM, seed: int) -> Found:
+    def __call__(self, model: ResformerForCausalLM, batch: Batch, seed: int) -> Found:
         raise NotImplementedError
 
 
 def tokens(model: ResformerForCausalLM, seed: int) -> Batch:
+    """Random ones, for a model that has seen no text."""
     return random_batch(model.config.vocab_size, TOKENS, seed)
 
 
 @dataclass(frozen=True)
 class Signal(Look):
-    """All numbers of the ``init`` probe, and ``power_per_block``: by how much the mean square of the stream grows with
-    each block."""
+    """All numbers of the ``init`` probe, which draws its tokens with the seed itself, and ``power_per_block``: by how
+    much the mean square of the stream grows with each block."""
 
-    def __call__(self, model, seed):
+    def __call__(self, model, batch, seed):
         found = propagate(model, seed)
         for name, value in dataclasses.asdict(found).items():
             if isinstance(value, float):
@@ -59,13 +60,13 @@ class Stream(Look):
     metrics: tuple[str, ...]
     noise: float = 0.0
 
-    def __call__(self, model, seed):
+    def __call__(self, model, batch, seed):
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if self.noise and "_residual." in name and "norm" not in name:
                     parameter.add_(self.noise * torch.randn(parameter.shape, generator=generator))
-        for layer, sublayer, metric, value in measure(model, tokens(model, seed), gradients=False):
+        for layer, sublayer, metric, value in measure(model, batch, gradients=False):
             if metric in self.metrics and sublayer != "attention":
                 yield layer, metric, value
 
@@ -77,9 +78,9 @@ class Isometry(Look):
 
     directions: int
 
-    def __call__(self, model, seed):
+    def __call__(self, model, batch, seed):
         with measurable(model), watching(model) as views, watching_final_states(model) as final:
-            run(model, tokens(model, seed))
+            run(model, batch)
         generator, found = torch.Generator().manual_seed(seed), []
         for _ in range(self.directions):
             u = torch.randn(final[0].shape, generator=generator)
@@ -102,16 +103,15 @@ class FirstSteps(Look):
     optimizer: Literal["Adam", "SGD"] = "Adam"
     gains: bool = True
 
-    def __call__(self, model, seed):
-        seen = tokens(model, seed)
-        before = final_states(model, seen)
+    def __call__(self, model, batch, seed):
+        before = final_states(model, batch)
         moved = [p for p in model.parameters() if self.gains or p.ndim > 1]
         optimizer = getattr(torch.optim, self.optimizer)(moved, lr=self.learning_rate)
         for step in range(self.steps):
             optimizer.zero_grad()
             run(model, tokens(model, 1000 * (seed + 1) + step)).loss.backward()
             optimizer.step()
-        yield WHOLE, "accumulated_update", rms(final_states(model, seen) - before).item()
+        yield WHOLE, "accumulated_update", rms(final_states(model, batch) - before).item()
 
 
 @dataclass(frozen=True)
@@ -121,14 +121,14 @@ class Against(Look):
 
     residual: str
 
-    def __call__(self, model, seed):
+    def __call__(self, model, batch, seed):
         config = copy.deepcopy(model.config)
         config.residual = self.residual
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
             other = ResformerForCausalLM(config).eval()
         with torch.no_grad(), measurable(model):
-            ours, theirs = (run(each, tokens(model, seed)).logits for each in (model, other))
+            ours, theirs = (run(each, batch).logits for each in (model, other))
         yield WHOLE, "logit_difference", ((ours - theirs).abs().amax() / theirs.abs().amax()).item()
 
 
@@ -143,8 +143,8 @@ class Curve(Look):
     stops: int = 4
     vectors: int = 4
 
-    def __call__(self, model, seed):
-        yield from ((WHOLE, name, value) for name, value in curves(model, tokens(model, seed), self, seed).items())
+    def __call__(self, model, batch, seed):
+        yield from ((WHOLE, name, value) for name, value in curves(model, batch, self, seed).items())
 
 
 def curves(model: torch.nn.Module, batch: Batch, look: Curve, seed: int) -> dict[str, float]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import altair as alt
 import numpy as np
+import pandas as pd
 
-from ..report.charts import Figure, Panel, lines, over_seeds, styled
+from ..report.charts import HEIGHT, Figure, Panel, lines, over_seeds, rounded, stacked, styled
 from ..report.page import Page, Sentence
 from ..report.tables import Cell, Column, Row, Table, cell
 from ..sweeps.inference import Estimate
@@ -41,13 +42,15 @@ def write_page(found: Mapping[str, Stored], out: Path, size: str) -> tuple[Path,
 def page_of(found: Mapping[str, Stored], size: str) -> Page:
     counts: Counter[str] = Counter(one.result.verdict for one in found.values())
     said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _KIND if counts[verdict])
-    missing = [name for name in CLAIMS if name not in found]
+    missing = [name for name, claim in CLAIMS.items() if name not in found and size in claim.study.sizes]
+    others = [name for name, claim in CLAIMS.items() if size not in claim.study.sizes]
     results = [one.result for one in found.values()]
     return Page(
         f"What is said of residual connections, checked ({size})",
         [figure(CLAIMS[name], one) for name, one in found.items()],
         answer=[Sentence(f"{len(found)} of {len(CLAIMS)} claims: {said}.")],
-        warnings=[f"Not run yet: {', '.join(missing)}."] if missing else [],
+        warnings=[words for words, names in ((f"Not run yet: {', '.join(missing)}.", missing), (
+            f"Not to be checked at this size: {', '.join(others)}; --size gpu does.", others)) if names],
         tables=[overview(found), details(found)],
         notes=[("The rule", [_RULE]),
                ("What would settle it", [f"{name}: {CLAIMS[name].settles}." for name in found])],
@@ -117,8 +120,24 @@ def _panel(plot: Plot, one: Stored) -> Panel | None:
     frame = frame[np.isfinite(frame.value) & ((frame.value > 0) | (not plot.log_y))]
     if frame.empty:
         return None
+    if frame.x.nunique() == 1:
+        return Panel(plot.title, _by_arm(frame, plot), switch=plot.log_y)
     rows = over_seeds(frame.rename(columns={"arm": "part"}), "part", "x")
     scale = alt.Scale(type="log", nice=False) if plot.log_x and (rows.x > 0).all() else alt.Scale(zero=False)
     x = alt.X("x:Q", title=plot.x + (" (log)" if scale.to_dict().get("type") else ""), scale=scale)
     chart = lines(rows, x, plot.y, styled("part", list(dict.fromkeys(rows.part))), log=plot.log_y)
     return Panel(plot.title, chart, switch=plot.log_y)
+
+
+def _by_arm(frame: pd.DataFrame, plot: Plot) -> alt.LayerChart:
+    """Arms side by side where nothing else is varied: a point for each seed, a line at their mean."""
+    rows = rounded(frame.rename(columns={"arm": "part"})[["part", "seed", "value"]])
+    parts = list(dict.fromkeys(rows.part))
+    scale = alt.Scale(type="log", nice=False) if plot.log_y else alt.Scale(zero=False)
+    x = alt.X("part:N", title=None, sort=parts, axis=alt.Axis(labelAngle=-30))
+    y = alt.Y("value:Q", title=plot.y, scale=scale)
+    colour = styled("part", parts)["color"].legend(None)
+    chart = alt.Chart(rows).encode(x=x, color=colour)
+    points = chart.mark_point(filled=True, size=45, opacity=0.7).encode(y=y, tooltip=list(rows))
+    means = chart.mark_tick(thickness=2, size=28).encode(y=alt.Y("mean(value):Q", title=plot.y, scale=scale))
+    return stacked(points, means, height=HEIGHT)

@@ -21,23 +21,41 @@ def chosen(names: Iterable[str], size: str = "laptop") -> list[Claim]:
     """The claims of these names.
 
     Raises:
-        ValueError: one line, for a name that no claim has (with the nearest one), or a size that there is not.
+        ValueError: one line, for a name that no claim has (with the nearest one), a size that there is not, or a claim
+            that cannot be checked at this size.
     """
     if size not in SIZES:
         raise ValueError(f"there is no size {size!r}{did_you_mean(size, SIZES)}; there are {', '.join(SIZES)}")
     for name in names:
         if name not in CLAIMS:
             raise ValueError(f"there is no claim {name!r}{did_you_mean(name, CLAIMS)}; without a name they are listed")
+        if size not in (sizes := CLAIMS[name].study.sizes):
+            raise ValueError(f"{name} cannot be checked at the size {size}; give --size {' or '.join(sizes)}")
     return [CLAIMS[name] for name in dict.fromkeys(names)]
+
+
+def of_size(size: str) -> list[str]:
+    """The claims that can be checked at it."""
+    return [name for name, claim in CLAIMS.items() if size in claim.study.sizes]
 
 
 def listed(size: str = "laptop") -> str:
     """All claims: name, minutes, what is said and by whom."""
-    lines = [f"{claim.name:<26}{claim.study.minutes(size):7.1f} min  {claim.says} ({claim.source})"
-             for claim in CLAIMS.values()]  # fmt: skip
-    total = sum(claim.study.minutes(size) for claim in CLAIMS.values())
+    here = of_size(size) if size in SIZES else []
+    lines = [f"{name:<26}{CLAIMS[name].study.minutes(size):7.1f} min  {CLAIMS[name].says} ({CLAIMS[name].source})"
+             for name in here]  # fmt: skip
+    others = [f"{name:<26}{'gpu only':>11}  {claim.says} ({claim.source})" for name, claim in CLAIMS.items()
+              if name not in here]  # fmt: skip
+    total = minutes_of([CLAIMS[name] for name in here], size)
     where = "two cores" if size == "laptop" else "one GPU"
-    return "\n".join([*lines, f"all {len(lines)}: about {total:.0f} minutes on {where}"])
+    return "\n".join(
+        [*lines, *others, f"all {len(lines)}: about {total:.0f} minutes on {where}; some share their runs"]
+    )
+
+
+def minutes_of(claims: Iterable[Claim], size: str) -> float:
+    """What several take: a study that they share is run once."""
+    return sum({repr(claim.study): claim.study.minutes(size) for claim in claims}.values())
 
 
 def run_claims(claims: Sequence[Claim], out: Path, size: str = "laptop", minutes: float | None = None) -> int:
@@ -83,15 +101,14 @@ def run_claims(claims: Sequence[Claim], out: Path, size: str = "laptop", minutes
 
 
 def _within(minutes: float | None, left: Sequence[Claim], size: str) -> None:
-    needed = sum(claim.study.minutes(size) for claim in left)
+    needed = minutes_of(left, size)
     if minutes is None or needed <= minutes:
         return
-    fits, total = [], 0.0
+    fits: list[Claim] = []
     for claim in left:
-        total += claim.study.minutes(size)
-        if total <= minutes:
-            fits.append(claim.name)
-    instead = f", or ask for {' '.join(fits)}" if fits else ""
+        if minutes_of([*fits, claim], size) <= minutes:
+            fits.append(claim)
+    instead = f", or ask for {' '.join(claim.name for claim in fits)}" if fits else ""
     raise ValueError(
         f"what is left takes about {needed:.1f} minutes, not {minutes:g}; give --minutes {math.ceil(needed)}{instead}"
     )

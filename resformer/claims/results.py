@@ -19,6 +19,8 @@ from ..training.provenance import device_name, git_commit, source_hash
 from .claim import Claim, Verdict
 
 RESULT, TABLE = "result.json", "table.parquet"
+STUDIES = "studies"
+"""Beside the folders of the claims, which share them."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def make(claim: Claim, folder: Path, size: str) -> Stored:
     started = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    table = claim.study.table(folder, size)
+    table = claim.study.table(folder.parent / STUDIES, size)
     verdict: Verdict = "unresolved"
     estimates: list[Estimate] = []
     trouble = ""

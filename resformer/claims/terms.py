@@ -113,6 +113,34 @@ class Minus(Term):
 
 
 @dataclass(frozen=True)
+class Sensitivity(Term):
+    """Learning-rate sensitivity: the mean over all x, learning rates, of a loss that is clipped at that of the start,
+    less the least of them (Wortsman et al. 2023, arXiv:2309.14322)."""
+
+    arm: str
+    metric: str = "loss"
+
+    def values(self, table):
+        by_seed = _of(table, self.metric, self.arm).groupby("seed").value
+        return by_seed.mean() - by_seed.min()
+
+
+@dataclass(frozen=True)
+class AtBest(Term):
+    """A metric of an arm where ``by`` is least: at the x that the mean over all other seeds chooses, so that no seed
+    chooses for itself."""
+
+    metric: str
+    arm: str
+    by: str = "loss"
+
+    def values(self, table):
+        chosen = _of(table, self.by, self.arm).pivot_table(index="seed", columns="x", values="value")
+        best = {seed: chosen.drop(index=seed).mean().idxmin() for seed in chosen.index}
+        return pd.Series({seed: At(self.metric, self.arm, x).values(table)[seed] for seed, x in best.items()})
+
+
+@dataclass(frozen=True)
 class Spread(Term):
     """Standard deviation over seeds of a term, with the interval of the chi-squared distribution."""
 

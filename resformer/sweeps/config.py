@@ -106,6 +106,8 @@ class ExecutorConfig:
     0 never ends one."""
     stall_seconds: float = 600.0
     """It is never ended sooner than that: starting, compiling and evaluating write nothing."""
+    time_steps: bool = True
+    """Before the first trial, time a step of each arm in turn with the baseline's; without it the page has no costs."""
     address: str | None = None
     """Of a Ray cluster; by default one is started here."""
     slurm: dict[str, Any] = field(default_factory=dict)

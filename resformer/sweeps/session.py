@@ -37,7 +37,8 @@ def run_sweep(config: SweepConfig) -> State:
             state.agree(here)
             plan.write(sweep.folder)
             screen.print_plan(sweep, data, state, plan)
-            if config.executor.name == "local":  # elsewhere trials run on other machines than this one
+            here_too = config.executor.name == "local"  # elsewhere trials run on other machines than this one
+            if here_too and config.executor.time_steps:
                 keep_step_times(sweep)
             with screen.live(sweep, executor.slots) as show:
                 state.exit_code = running.run(state, executor, show)
