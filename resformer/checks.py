@@ -55,6 +55,7 @@ class Subject:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn(parameter.shape, generator=generator, device="cpu") * 0.1)
+        model.advance(500)
         return model
 
     def mixes(self) -> list[Any]:

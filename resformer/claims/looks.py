@@ -111,6 +111,7 @@ class FirstSteps(Look):
             optimizer.zero_grad()
             run(model, tokens(model, 1000 * (seed + 1) + step)).loss.backward()
             optimizer.step()
+            model.advance()
         yield WHOLE, "accumulated_update", rms(final_states(model, batch) - before).item()
 
 

@@ -88,9 +88,16 @@ def parameter(*size: int, start: Start | Value) -> nn.Parameter:
     return starting(nn.Parameter(torch.zeros(size)), start)
 
 
-def buffer(*size: int, start: Start | Value) -> torch.Tensor:
-    """As ``parameter``, for what is not learned and not saved: a number by depth, so that blocks share one graph."""
-    return starting(nn.Buffer(torch.zeros(size), persistent=False), start)
+def buffer(
+    *size: int, start: Start | Value, dtype: torch.dtype = torch.float32, persistent: bool = False
+) -> torch.Tensor:
+    """As ``parameter``, for what is not learned: a number by depth, so that blocks share one graph.
+
+    Args:
+        dtype: an integer's stays as it is when the model changes its own.
+        persistent: whether checkpoints carry it: a count that training moves on.
+    """
+    return starting(nn.Buffer(torch.zeros(size, dtype=dtype), persistent=persistent), start)
 
 
 def starting(tensor: Some, start: Start | Value) -> Some:

@@ -120,6 +120,15 @@ class ResformerPreTrainedModel(PreTrainedModel):
                     for branch in branches:
                         residual.draw_branch(branch)
 
+    def advance(self, steps: int = 1) -> None:
+        """Tell all connections that the optimiser has made so many steps more, for those that change with training.
+
+        ``resformer.Trainer`` does; any other loop calls it after each step of its optimiser.
+        """
+        for module in self.modules():
+            if isinstance(module, Residual):
+                module.advance(steps)
+
     def activation_checkpointing_enable(self, activation_checkpointing_kwargs=None, every_n_layers=1, offload=False):
         """As in transformers, but never reentrant: that follows a tensor only, and where a block hands on a history or
         several lanes, all their gradients would be lost without a word."""

@@ -193,7 +193,7 @@ class Residual(nn.Module):
     """Whether the branch has a norm of its own before its output projection."""
     changes_width: ClassVar[bool] = False
     """Whether the stream may leave wider or narrower than it arrives."""
-    norms_sum: ClassVar[bool] = False
+    norms_sum: bool = False
     """Whether a norm stands on the sum of skip and branch: ``gpas`` then scales ``self.skip(h)``, before it."""
     returns_what_entered: bool = True
     """Whether ``exit(enter(h)) = h``; not where the method's exit reads through a norm or a matrix of its own."""
@@ -326,6 +326,10 @@ class Residual(nn.Module):
         """Told of the connection before it in the same block and segment, for what a method shares in a block."""
         if self.gpas is not None and other.gpas is not None:
             self.gpas.share(other.gpas)
+
+    def advance(self, steps: int) -> None:
+        """Told that the optimiser has made so many more steps, for what changes with training: a schedule in a
+        ``buffer`` that is ``persistent``, moved on in place."""
 
     def branch_start(self, name: str, linear: nn.Linear) -> Start | None:
         """Where the method lets the matrix ``name`` of its branch start; None leaves it to the model's rule."""

@@ -190,6 +190,7 @@ class Trainer:
         if not updated:
             return self.answer_nonfinite(loss, grad_norm) == "skip"
         progress.count_update(loss)
+        self.model.advance()
         seen = self.instruments.take(progress.step, loss, grad_norm)
         if self.is_due(config.train.log_every) or seen:
             self.log.write(progress.step, loss=loss, learning_rate=learning_rate, grad_norm=grad_norm, **seen)
@@ -205,6 +206,7 @@ class Trainer:
         event = {"event": action, "batch": self.progress.batch, "finite_loss": math.isfinite(loss)}
         if action == "skip":
             self.progress.count_skip()
+            self.model.advance()  # as the learning rate, which does not wait either
             self.log.write(self.progress.step, **event, **self.instruments.take(self.progress.step, loss, grad_norm))
         elif action == "rollback":
             checkpoint = resuming.newest_whole(self.folder)

@@ -87,6 +87,37 @@ def admin(s, h, omega=None, learned=False):
     return s.norm("norm", s.gpas(h) * omega + s.f(h))
 
 
+def progress(s, schedule, T):
+    """Table 5 of arXiv:2603.05369, row by row, with its l from 1."""
+    t, l, L = s.t, s.layer + 1, s.L  # noqa: E741
+    clip = min(max((t - T * (l - 1)) / T, 0), 1)
+    return {
+        "linear": min(t / (T * l), 1),
+        "linear_sqrt": min(t / (T * l), 1) ** 0.5,
+        "linear_square": min(t / (T * l), 1) ** 2,
+        "equal": min(t / (T * L), 1),  # its warm-up is T there, and T L for all others: here the same for all
+        "reverse": min(t / (T * (L - l + 1)), 1),
+        "stagewise_0": clip,
+        "stagewise_L": clip * (1 - 1 / L) + 1 / L,
+        "stagewise_sqrt_l": clip * (1 - 1 / l**0.5) + 1 / l**0.5,
+    }[schedule]
+
+
+def prores(sites, h, last, schedule="linear", warmup_steps=None, norm="pre"):
+    """Table 1 there."""
+    for s in sites:
+        a = progress(s, schedule, 1000 if warmup_steps is None else warmup_steps / s.L)
+        if norm == "post":
+            h = s.norm("norm", s.gpas(h) + a * s.f(h))
+        elif norm == "deepnorm":
+            h = s.norm("norm", (2 * s.L) ** 0.25 * s.gpas(h) + a * s.f(h))
+        elif norm == "sandwich":
+            h = s.gpas(h + a * s.norm("norm_out", s.f(s.norm("norm_in", h))))
+        else:
+            h = s.gpas(h + a * s.f(s.norm("norm", h) / ((s.layer + 1) ** 0.5 if norm == "lns" else 1)))
+    return h
+
+
 def gate_of(s, name, h, shape):
     weight, bias = s[f"{name}.weight"], s[f"{name}.bias"]
     if shape == "diagonal":
@@ -179,7 +210,11 @@ SINGLE = {
 }
 NORMS_SUM = {"post", "keel", "deepnorm", "admin"}
 FORMULAS = {name: each_site(step, name not in NORMS_SUM) for name, step in SINGLE.items()}
-FORMULAS |= {"b2t": b2t, "rezero": rezero}
+FORMULAS |= {"b2t": b2t, "rezero": rezero, "prores": prores}
+SCHEDULES = [
+    "linear", "linear_sqrt", "linear_square", "equal", "reverse", "stagewise_0", "stagewise_L", "stagewise_sqrt_l"
+]  # fmt: skip
+PLACEMENTS = ["pre", "post", "sandwich", "deepnorm", "lns"]
 OPTIONS = {
     "plain": {"norm": NORM},
     "peri": {"embedding_norm": st.booleans(), "layer_scalar": st.booleans()},
@@ -195,6 +230,8 @@ OPTIONS = {
     "rezero": {"norm": NORM, "share": st.sampled_from(["block", "site"])},
     "layerscale": {"init": factor},
     "deepnorm": {"alpha": factor, "beta": factor},
+    "prores": {"schedule": st.sampled_from(SCHEDULES), "warmup_steps": st.none() | st.integers(1, 9000),
+               "norm": st.sampled_from(PLACEMENTS)},
     "highway": {"bias": st.floats(-3, -1), "coupled": st.booleans(), "norm": NORM,
                 "gate": st.sampled_from(["full", "diagonal", "scalar"])},
     "gtrxl": {"gate": st.sampled_from(["gru", "input", "output", "highway", "sigtanh"]), "bias": factor},

@@ -18,6 +18,8 @@ NO_FINAL_NORM = {"post", "b2t", "keel", "deepnorm", "admin", "residual_dual"}
 
 def ends_without_norm(kind: str, options: dict) -> bool:
     """By the papers: kinds whose last step is a norm; ResiDual's read-out contains one; ReZero has none anywhere."""
+    if kind == "prores":
+        return options.get("norm") in NO_FINAL_NORM
     return kind in NO_FINAL_NORM or (kind == "rezero" and options.get("norm", "none") == "none")
 
 
@@ -56,7 +58,8 @@ def normalise(kind: str, eps: float, x, own: dict, name: str):
 class Place:
     """One site: own parameters by name, the branch ``f``, where it stands.
 
-    ``layer`` is the block and ``index`` the site in the stack of ``L`` blocks and ``S`` sites, all from 0.
+    ``layer`` is the block and ``index`` the site in the stack of ``L`` blocks and ``S`` sites, all from 0; ``t`` counts
+    the steps that were trained.
     """
 
     own: dict
@@ -70,6 +73,7 @@ class Place:
     norm_kind: str
     eps: float
     gpas_scalar: object = None
+    t: int = 0
 
     def __getitem__(self, name):
         return self.own[name]
@@ -128,6 +132,7 @@ def runs(model, branches=None) -> list[Run]:
                           len(blocks) * len(names), attention, mlp, sublayer, config.norm, config.norm_eps)  # fmt: skip
             if not found or (found[-1].kind, found[-1].options, found[-1].width) != (written.kind, options, width):
                 found.append(Run(written.kind, options, width))
+            place.t = int(getattr(residual, "t", 0))
             place.gpas_scalar = place.own.get("gpas.a")
             if options.get("gpas") and place.gpas_scalar is None:
                 place.gpas_scalar = found[-1].places[-1].gpas_scalar
@@ -150,8 +155,11 @@ def expected_logits(model, tokens, formulas, branches=None):
     return h @ model.lm_head.weight.T
 
 
-def build(residual, depth: int, seed: int = 0, noise: float = 0.2, **options) -> ResformerForCausalLM:
-    """A small model in float64, moved away from its special starts (zeros, identities, equal streams)."""
+def build(
+    residual, depth: int, seed: int = 0, noise: float = 0.2, steps: int = 1500, **options
+) -> ResformerForCausalLM:
+    """A small model in float64, moved away from its special starts (zeros, identities, equal streams): by noise, and as
+    if so many steps were trained."""
     torch.manual_seed(seed)
     shape = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": depth, "num_attention_heads": 2,
              "intermediate_size": 24}  # fmt: skip
@@ -159,6 +167,8 @@ def build(residual, depth: int, seed: int = 0, noise: float = 0.2, **options) ->
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * noise)
+    if noise:
+        model.advance(steps)
     return model
 
 

@@ -40,6 +40,13 @@ def test_random_options(kind, data, depth, seed, norm):
     hold({"kind": kind, **options}, depth, seed, norm=norm, norm_eps=1e-4, parallel_block=kind in PARALLEL_ONLY)
 
 
+@pytest.mark.parametrize("norm", formulas_single.PLACEMENTS)
+@pytest.mark.parametrize("schedule", formulas_single.SCHEDULES)
+def test_progress_over_training(schedule, norm):
+    for steps in (0, 1, 4, 5, 7, 14, 15, 40):
+        hold({"kind": "prores", "schedule": schedule, "warmup_steps": 15, "norm": norm}, 3, steps=steps)
+
+
 @pytest.mark.parametrize("roles", ["shared", "value", "separate"])
 @pytest.mark.parametrize("parallel", [False, True])
 def test_added_attention_over_depth_with_heads_and_roles(roles, parallel):

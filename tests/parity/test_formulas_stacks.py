@@ -13,7 +13,7 @@ ONE_STREAM = [
     "plain", "pre", "post", "res_post", "peri", "depth_sandwich", "norm_add", "keel", "sub_ln", "scaled", "granite",
     "minicpm",
     "sqrt_depth", "completep", "rezero", "layerscale", "deepnorm", "admin", "lns", "highway", "gtrxl", "gru", "gated",
-    "orthogonal", "projection", "laurel",
+    "orthogonal", "projection", "laurel", "prores",
 ]  # fmt: skip
 WHOLE_BLOCKS = {"b2t", "x0_mix", "denseformer", "unet", "mudd"}
 MIXABLE = sorted(set(FORMULAS) - PARALLEL_ONLY - WHOLE_BLOCKS)

@@ -191,7 +191,10 @@ def test_which_starts_of_mhc_tell_its_streams_apart(options):
     assert spread < 0.01 if options in ALIKE else spread > 0.04, spread
 
 
-@pytest.mark.parametrize("residual", ["rezero", "rezero(norm=pre, share=site)", "layerscale(init=0.0)"])
+@pytest.mark.parametrize("residual", [
+    "rezero", "rezero(norm=pre, share=site)", "layerscale(init=0.0)", "prores", "prores(norm=lns)",
+    "prores(schedule=reverse, norm=sandwich)", "prores(schedule=equal)", "prores(schedule=stagewise_0)",
+])  # fmt: skip
 def test_identity_at_the_start(residual):
     model, tokens = build(residual, 3, noise=0.0), some_tokens()
     h = model.model.embed_tokens(tokens)

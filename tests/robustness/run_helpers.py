@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas
 from accelerate.state import AcceleratorState, PartialState
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 TRAIN = str(ROOT / "recipes" / "train.py")
@@ -78,6 +79,12 @@ def torchrun(processes: int) -> tuple[str, ...]:
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in strict_json(line).items() if k not in UNLIKE} for line in lines]
+
+
+def steps_counted(model: Path) -> set[int]:
+    """What the connections of a saved model that change with training hold for the steps that were made."""
+    tensors = load_file(model / "model.safetensors")
+    return {int(tensor) for name, tensor in tensors.items() if name.endswith("_residual.t")}
 
 
 def strict_json(text: str) -> Any:

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from run_helpers import Runs, differences, torchrun
+from run_helpers import Runs, differences, steps_counted, torchrun
 
 import resformer.training.trainer
 
@@ -51,6 +51,19 @@ def test_a_run_that_died_twice_equals_one_that_did_not(tmp_path, monkeypatch, co
     assert [line["step"] for line in runs.metrics("died")][-1] == 6  # more than the checkpoint knows of
     assert runs.here("died", *flags) == 0
     assert differences(runs.folder / "whole", runs.folder / "died") == []
+
+
+@pytest.mark.parametrize("residual", ["prores(warmup_steps=9)", "prores(norm=post, schedule=equal, warmup_steps=9)"])
+def test_a_connection_that_changes_with_training_goes_on_where_it_stood(tmp_path, monkeypatch, residual):
+    runs, flags = Runs(tmp_path), ("--model.residual", residual, "--train.micro_batch_size", "2")
+    assert runs.here("whole", *flags) == 0
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        dies_at(7, patch)
+        runs.here("died", *flags)
+    assert runs.here("died", *flags) == 0
+    assert differences(runs.folder / "whole", runs.folder / "died") == []
+    assert steps_counted(runs.folder / "whole" / "model") == {8}
+    assert steps_counted(runs.folder / "whole" / "checkpoints" / "step-00000004") == {4}
 
 
 def test_without_the_saved_moments_the_difference_would_be_seen(tmp_path, monkeypatch):

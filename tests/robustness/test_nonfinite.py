@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from run_helpers import Runs, differences
+from run_helpers import Runs, differences, steps_counted
 from safetensors.torch import load_file
 
 import resformer.training.trainer
@@ -104,6 +104,16 @@ def test_skip_passes_over_one_update(runs, monkeypatch, factor):
     assert [(e["event"], e["step"], e["batch"]) for e in events(runs, "skip")] == [("skip", 5, 4)]
     assert runs.summary("skip")["skipped_updates"] == 1
     assert_weights(runs, "skip", by_hand(runs, [0, 1, 2, 3, None, 5, 6, 7, 8]))
+
+
+def test_a_connection_that_changes_with_training_moves_on_as_the_learning_rate_does(runs, monkeypatch):
+    """Past an update that is skipped, and back with one that is rolled back."""
+    Poison(monkeypatch).batches(runs, 4)
+    for action in ("skip", "rollback"):
+        flags = (*FP32, "--train.on_nonfinite", action, "--model.residual", "prores(warmup_steps=6)")
+        assert runs.here(action, *flags) == 0
+        assert [event["event"] for event in events(runs, action)] == [action]
+        assert steps_counted(runs.folder / action / "model") == {9}
 
 
 def test_a_loss_that_is_not_finite_with_a_gradient_that_is_one(runs, monkeypatch):

@@ -5,14 +5,15 @@ import sys
 
 import pytest
 import torch
-from run_helpers import Runs, differences
+from run_helpers import Runs, differences, steps_counted
 from transformers import AutoModelForCausalLM
 
 LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--mixed_precision", "no", "--num_processes")
 ONE, TWO = (*LAUNCH, "1"), (*LAUNCH, "2", "--multi_gpu")
 # Five sequences: one process evaluates two batches, the other one.
-# Streams that are read outside of their block, scalars, an odd number of rows: what could be split wrongly.
-STACK = "[hyper, {attention: rezero, mlp: attn_res}, laurel, x0_mix]"
+# Streams that are read outside of their block, scalars, an odd number of rows, a count of steps: what could be split
+# wrongly.
+STACK = "[hyper, {attention: rezero, mlp: attn_res}, {attention: laurel, mlp: prores(warmup_steps=9)}, x0_mix]"
 FLAGS = (
     "--model.residual", STACK, "--model.num_hidden_layers", "4", "--train.micro_batch_size", "2",
     "--optimizer.name", "muon", "--train.eval_sequences", "5",
@@ -47,6 +48,7 @@ def test_one_process_loads_what_was_split(runs):
     assert {name: tuple(p.shape) for name, p in whole.named_parameters()} == {
         name: tuple(p.shape) for name, p in copies.named_parameters()
     }
+    assert steps_counted(runs.folder / "split" / "model") == steps_counted(runs.folder / "copies" / "model") == {8}
     ids = torch.arange(32)[None]
     assert torch.allclose(whole(ids).logits, copies(ids).logits, atol=2e-2)
     assert not torch.allclose(whole(ids).logits, whole(ids.flip(1)).logits, atol=2e-2)

@@ -37,7 +37,7 @@ def test_the_zoo_has_every_kind(name):
     file = next(file for file in FILES if file.stem == name)
     arms = parse_sweep(["--config", str(file)]).arms.values()
     residuals = {arm["model.residual"] for arm in arms}
-    assert residuals >= set(KINDS)
+    assert residuals >= set(KINDS) - {"prores"}  # its warm-up is one of far longer runs by default
     assert {residual.split("(")[0] for residual in residuals} == set(KINDS)
 
 
