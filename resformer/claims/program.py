@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..keys import did_you_mean
-from ..programs import DONE, FAILED
+from ..programs import DONE, FAILED, INTERRUPTED
 from . import CLAIMS
 from .claim import Claim
 from .page import number, write_page
@@ -62,7 +63,8 @@ def run_claims(claims: Sequence[Claim], out: Path, size: str = "laptop", minutes
     """Run claims that have no whole result yet, cheapest first, print each, and write the page of all under ``out``.
 
     Returns:
-        0, or 1 where a study could not be run; the others are done all the same, and the same call tries it anew.
+        0, 1 where a study could not be run (the others are done all the same, and the same call tries it anew), or 130
+        where it was interrupted.
 
     Raises:
         ValueError: one line, where ``minutes`` do not suffice: before anything is run.
@@ -86,6 +88,9 @@ def run_claims(claims: Sequence[Claim], out: Path, size: str = "laptop", minutes
                 raise
             failed.append(claim.name)
             print(f"{claim.name} could not be run: {error}", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            print(f"{claim.name} was interrupted; the same call goes on with it", file=sys.stderr, flush=True)
+            return INTERRUPTED[signal.SIGINT]
         else:
             print(told(claim, stored[claim.name]), flush=True)
     for name in stored.keys() - {claim.name for claim in left}:

@@ -113,8 +113,11 @@ class Trained:
         definition = self.definition(Path(), size)
         home = folder / hashlib.sha256(repr(definition).encode()).hexdigest()[:12]
         home.mkdir(parents=True, exist_ok=True)
-        with _said_to(home / "said.txt"):
-            found = sweep(definition | {"sweep_dir": str(home)})
+        try:
+            with _said_to(home / "said.txt"):
+                found = sweep(definition | {"sweep_dir": str(home)})
+        except RuntimeError as error:  # trials failed outside their runs: it is one line, and the other claims go on
+            raise ValueError(str(error)) from error
         points, rows = found.study.sweep.points, []
         for run in found.runs.itertuples():
             x = run.learning_rate if self.x == RATE else points[run.point][self.x]

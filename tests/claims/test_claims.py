@@ -180,6 +180,17 @@ def test_one_that_cannot_be_run_leaves_the_others_alone(catalogue, tmp_path, cap
     assert (tmp_path / "large" / "result").exists() and not (tmp_path / "small" / "result").exists()
 
 
+def test_an_interrupted_one_is_a_line_and_goes_on_later(catalogue, tmp_path, capsys, monkeypatch):
+    def interrupted(self, folder, size):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Initial, "table", interrupted)
+        assert program.run_claims(program.chosen(["small"]), tmp_path) == 130
+    assert "small was interrupted; the same call goes on with it" in capsys.readouterr().err
+    assert program.run_claims(program.chosen(["small"]), tmp_path) == 0
+
+
 def test_what_several_claims_share_is_counted_once(catalogue):
     catalogue["again"] = dataclasses.replace(catalogue["small"], name="again")
     both = [catalogue["small"], catalogue["again"]]
