@@ -4,11 +4,18 @@ from .claim import Claim, Criterion, Plot
 from .edge import FullBatch
 from .swept import BLOCKS, RATE, Trained
 from .terms import At, AtBest, Minus, Over, Sensitivity, Spread
-from .trained_depth import NAKED
+from .trained_depth import LOSS, NAKED
 
 OVER_RATES = Plot("loss", "held-out loss, clipped at that of the start", "nats per token", x="learning rate",
                   log_y=False)  # fmt: skip
 RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+PRORES = Trained(
+    {"pre": {"model.residual": "pre"}, "shallow to deep": {"model.residual": "prores(warmup_steps=60)"},
+     "deep to shallow": {"model.residual": "prores(warmup_steps=60, schedule=reverse)"},
+     "post": {"model.residual": "post"},
+     "post, shallow to deep": {"model.residual": "prores(warmup_steps=60, norm=post)"},
+     "post, deep to shallow": {"model.residual": "prores(warmup_steps=60, norm=post, schedule=reverse)"}},
+    {"laptop": (12,), "gpu": (12,)}, seeds=4, steps={"laptop": 300})  # fmt: skip
 EDGE = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "tie_word_embeddings": False}
 
 CLAIMS = (
@@ -124,6 +131,31 @@ CLAIMS = (
         sees="How many steps each takes to the same training loss, by learning rate; 300 where it was not reached.",
         shows_not="Not shown: where each ends; and ReZero here has larger, untied embeddings, which it needs.",
         settles="Pre-LN with the same embeddings; longer runs (--size gpu, with a bar of its own)",
+    ),
+    Claim(
+        name="prores-order",
+        says="Branches that set in from shallow to deep lower the loss; from deep to shallow they do not, and break "
+             "Post-LN",
+        source="Chen et al. 2026 (ProRes), arXiv:2603.05369",
+        paper="350M, 24 blocks, 6B tokens: perplexity 15.21 to 14.41; the reverse order diverges with Post-LN",
+        number="-0.054 nat",
+        ours="12 blocks, 64 wide, 512 tokens a step, AdamW at 3e-3, 300 steps, branches whole after 60, 4 seeds; "
+             "held-out "
+             "loss",
+        study=PRORES,
+        criteria=(
+            Criterion("shallow to deep less deep to shallow: nats",
+                      Minus(At("loss", "shallow to deep", 12), At("loss", "deep to shallow", 12)), high=0),
+            Criterion("shallow to deep less pre: nats", Minus(At("loss", "shallow to deep", 12), At("loss", "pre", 12)),
+                      high=0),
+            Criterion("post, deep to shallow less shallow to deep: nats",
+                      Minus(At("loss", "post, deep to shallow", 12), At("loss", "post, shallow to deep", 12)), low=0.1),
+        ),
+        plots=(LOSS,),
+        sees="Where each order of setting in ends, with the norm in the branch and after the sum.",
+        shows_not="Not shown: the sizes of the paper; and 60 steps are a guess, as the paper's 1,000 a block fit its "
+                  "runs.",
+        settles="the warm-up's length, crossed with depth (--size gpu)",
     ),
     Claim(
         name="adaptive-edge",
