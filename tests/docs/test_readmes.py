@@ -1,5 +1,6 @@
 """What the READMEs print is what the code does: commands parse (and, slow, run), tables and links hold."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -65,17 +66,16 @@ def test_the_readme_is_what_a_stranger_needs():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 210
 
 
-def test_the_python_of_the_readme(tmp_path, monkeypatch):
-    """The person's classes hold what the README says of them."""
+@pytest.mark.parametrize("name", ["HalfStep", "TwoStreams"])
+def test_a_class_of_the_readmes(name, tmp_path, monkeypatch):
+    """The person's classes hold what the READMEs say of them."""
     import resformer
     from resformer.checks import check
 
-    (tmp_path / "my_residuals.py").write_text(blocks("python")[0][1])
+    (code,) = (code for _, code in blocks("python") if f"class {name}(" in code)
+    (tmp_path / f"my_{name}.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    import my_residuals
-
-    for found in (my_residuals.HalfStep, my_residuals.TwoStreams):
-        check(found, only=("causality", "save_and_load", "gradients"))
+    check(getattr(importlib.import_module(f"my_{name}"), name), only=("causality", "save_and_load", "gradients"))
     assert resformer.check is check
 
 
