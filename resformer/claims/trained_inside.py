@@ -152,8 +152,8 @@ CLAIMS = (
                "arXiv:1712.09913",
         paper="none: ours",
         number="none",
-        ours="4 blocks, 32 wide, 512 tokens a step, AdamW at 3e-3, 400 steps, 4 seeds, skips around attention only; the "
-             "numbers of landscape-trained",
+        ours="4 blocks, 32 wide, 512 tokens a step, AdamW at 3e-3, 400 steps, 4 seeds, skips around attention only; "
+             "the numbers of landscape-trained",
         study=Trained({"pre": {"model.residual": "pre"},
                        "attention only": {"model.residual": {"attention": "pre", "mlp": "plain"}}},
                       {"laptop": (4,), "gpu": (4,)}, seeds=4, base={"model.hidden_size": 32},
@@ -164,7 +164,8 @@ CLAIMS = (
             Criterion("non-convexity, over pre: decades",
                       Decades(Over(At("non_convexity", "attention only", 4), At("non_convexity", "pre", 4))), low=0),
             Criterion("change of the gradient, over pre: decades",
-                      Decades(Over(At("gradient_change", "attention only", 4), At("gradient_change", "pre", 4))), low=0),
+                      Decades(Over(At("gradient_change", "attention only", 4), At("gradient_change", "pre", 4))),
+                      low=0),
         ),
         plots=(Plot("loss_along", "along a filter-normalised direction (10: the trained weights)", "nats per token",
                     x="place", layers_at=4, log_x=False, log_y=False),
