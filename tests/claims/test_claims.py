@@ -11,15 +11,13 @@ import pytest
 import torch
 from scipy import stats
 
-from resformer.claims import CLAIMS, initial, looks, page, program, results, trained
+from resformer.claims import CLAIMS, initial, looks, page, program, results
 from resformer.claims.claim import Claim, Criterion, Plot, decide
 from resformer.claims.looks import Signal
-from resformer.claims.studies import Initial, Trained
-from resformer.claims.terms import COLUMNS, At, Chance, Decades, Layers, Minus, Over, Slope
+from resformer.claims.studies import Initial
+from resformer.claims.terms import COLUMNS, At, AtBest, Chance, Decades, Layers, Minus, Over, Sensitivity, Slope
 from resformer.stability import curvature
-from resformer.sweeping import as_sweep_config
 from resformer.sweeps.inference import Estimate
-from resformer.sweeps.trials import Sweep
 
 README = Path(__file__).parents[2] / "resformer" / "claims" / "README.md"
 
@@ -95,6 +93,21 @@ def test_chances_have_exact_intervals():
     assert (found.mean, found.low, found.high) == pytest.approx((1.0, exact.low, exact.high))
 
 
+def test_sensitivity_is_the_mean_over_rates_less_the_least():
+    losses = {0: (3.0, 2.0, 4.0), 1: (3.5, 2.5, 2.0)}
+    frame = table(*(("a", rate, seed, -1, "loss", loss) for seed, of in losses.items()
+                    for rate, loss in zip((1e-3, 1e-2, 1e-1), of, strict=True)))  # fmt: skip
+    assert Sensitivity("a").values(frame).to_dict() == pytest.approx({0: 1.0, 1: 8 / 3 - 2})
+
+
+def test_no_seed_chooses_the_rate_it_is_read_at():
+    """Seed 2 is best at the second rate, where the others are not; without it they are best at the first."""
+    steps = {0: (100, 200), 1: (110, 190), 2: (300, 50)}
+    frame = table(*(("a", rate, seed, -1, "steps", float(n)) for seed, of in steps.items()
+                    for rate, n in zip((1e-3, 1e-2), of, strict=True)))  # fmt: skip
+    assert AtBest("steps", "a", "steps").values(frame).to_dict() == {0: 200.0, 1: 190.0, 2: 300.0}
+
+
 def test_smoothness_of_a_quadratic_is_known(monkeypatch):
     """The loss is ``(2 a^2 - b^2 / 2 + |rest|^2) / 2``: nothing of what is measured is a model's."""
     model = torch.nn.Module()
@@ -124,7 +137,7 @@ def small(name="small", low=0.0, seeds=2):
 
 @pytest.fixture
 def catalogue(monkeypatch):
-    found = {"small": small(), "large": small("large", low=1e9), "medium": small("medium")}
+    found = {"small": small(), "large": small("large", low=1e9, seeds=3), "medium": small("medium", seeds=4)}
     for module in (program, page):
         monkeypatch.setattr(module, "CLAIMS", found)
     return found
@@ -143,7 +156,7 @@ def test_what_was_run_stays_and_what_is_torn_or_of_another_definition_is_run_aga
     assert "small: its earlier result is torn (result.json has changed" in capsys.readouterr().err
     assert files["large"].stat().st_mtime_ns == first["large"]
     assert results.read(catalogue["small"], tmp_path / "small", "laptop")[0].result.verdict == "reproduced"
-    catalogue["large"] = small("large", low=0.0)
+    catalogue["large"] = small("large", low=0.0, seeds=3)
     program.run_claims(program.chosen(["large"]), tmp_path)
     assert "large: its earlier result is of another definition" in capsys.readouterr().err
     html = (tmp_path / "index.html").read_text()
@@ -165,6 +178,24 @@ def test_one_that_cannot_be_run_leaves_the_others_alone(catalogue, tmp_path, cap
     assert program.run_claims(program.chosen(["small", "large"]), tmp_path) == 1
     assert "small could not be run" in capsys.readouterr().err
     assert (tmp_path / "large" / "result").exists() and not (tmp_path / "small" / "result").exists()
+
+
+def test_what_several_claims_share_is_counted_once(catalogue):
+    catalogue["again"] = dataclasses.replace(catalogue["small"], name="again")
+    both = [catalogue["small"], catalogue["again"]]
+    assert program.minutes_of(both, "laptop") == catalogue["small"].study.minutes("laptop") == 1.0
+
+
+def test_a_claim_that_needs_a_gpu_says_so_and_is_left_out_of_all():
+    with pytest.raises(ValueError, match="hyper-loss cannot be checked at the size laptop; give --size gpu"):
+        program.chosen(["hyper-loss"])
+    assert "hyper-loss" not in program.of_size("laptop") and "hyper-loss" in program.of_size("gpu")
+    assert re.search(r"^hyper-loss +gpu only", program.listed(), re.M)
+    assert program.chosen(["hyper-loss"], "gpu")[0].study.minutes("gpu") > 0
+
+
+def test_all_fit_into_two_hours():
+    assert program.minutes_of(program.chosen(program.of_size("laptop")), "laptop") < 120
 
 
 def test_an_unknown_claim_or_size_names_the_nearest():
@@ -205,28 +236,3 @@ QUICK = 4.0
 )  # fmt: skip
 def test_a_claim_without_training_has_the_recorded_verdict(claim, tmp_path):
     assert results.make(claim, tmp_path, "laptop").result.verdict == recorded()[claim.name]
-
-
-@pytest.mark.parametrize("size", ["laptop", "gpu"])
-def test_a_trained_claim_is_a_sweep_that_can_be(size, tmp_path):
-    for claim in trained.CLAIMS:
-        config = as_sweep_config(claim.study.definition(tmp_path, size), {})
-        assert len(Sweep(config).runs) == len(claim.study.arms) * len(claim.study.depths[size])
-        assert claim.study.minutes(size) > 0
-
-
-@pytest.mark.slow
-def test_a_trained_claim_at_a_tiny_size_goes_on_where_it_stood(tmp_path):
-    text = tmp_path / "text.txt"
-    text.write_text("".join(f"line {i * i % 97} of some {i % 7} words\n" for i in range(3000)))
-    tiny = {"data.source": str(text), "data.cache_dir": str(tmp_path / "cache"), "data.sequence_length": 16,
-            "data.tokenizer": "bytes", "data.validation_fraction": 0.1, "model.hidden_size": 32,
-            "model.num_attention_heads": 2, "train.max_steps": 2, "train.batch_size": 4,
-            "schedule.warmup_steps": 1}  # fmt: skip
-    study = Trained({"pre": {"model.residual": "pre"}}, {"gpu": (1,)}, 1e-2, seeds=2, base=tiny)
-    found = study.table(tmp_path / "one", "gpu")
-    assert set(found.metric) == {"loss", "bad"} and sorted(found.seed.unique()) == [0, 1] and set(found.x) == {1}
-    summaries = sorted(tmp_path.glob("one/sweep/trials/*/summary.json"))
-    before = [file.stat().st_mtime_ns for file in summaries]
-    assert len(before) == 3 and study.table(tmp_path / "one", "gpu").equals(found)
-    assert [file.stat().st_mtime_ns for file in summaries] == before
