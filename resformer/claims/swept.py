@@ -118,6 +118,8 @@ class Trained:
         points, rows = found.study.sweep.points, []
         for run in found.runs.itertuples():
             x = run.learning_rate if self.x == RATE else points[run.point][self.x]
+            if x not in self.values[size]:  # the sweep's own: the best rate between those of the grid
+                continue
             rows += [(run.arm, x, run.seed, *row) for row in self._of(run, home / run.folder)]
         return pd.DataFrame(rows, columns=COLUMNS)
 
