@@ -125,7 +125,7 @@ CLAIMS = (
         source="the reason that we suppose where landscape-trained fails; Li et al. 2018, arXiv:1712.09913",
         paper="shallow ResNets have smooth surfaces with and without skips; the difference comes with depth",
         number="no difference when shallow",
-        ours="2 blocks, 32 wide, 512 tokens a step, AdamW at 3e-3, 400 steps, 4 seeds; the numbers of landscape-trained",
+        ours="2 blocks, 32 wide, 512 tokens a step, AdamW at 3e-3, 400 steps, 4 seeds; as landscape-trained",
         study=Trained({"pre": {"model.residual": "pre"}, "plain": {"model.residual": "plain"}},
                       {"laptop": (2,), "gpu": (2,)}, seeds=4, base={"model.hidden_size": 32},
                       looks=(Curve(), Profile()), steps={"laptop": 400}),
