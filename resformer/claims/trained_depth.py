@@ -23,7 +23,8 @@ LADDER = Trained(
      "post as in 2020": {"model.residual": "post", **AS_IN_2020, "because": "the block and the start of the papers"}},
     {"laptop": (4, 24), "gpu": (4, 24, 100)}, seeds=6, recorded=("stream_gradient_rms", "token_similarity"),
     steps={"laptop": 150})  # fmt: skip
-DEEP = Trained(SIX, {"laptop": (200,), "gpu": (200,)}, seeds=3, base={"train.compile": True}, steps={"laptop": 150})
+FOUR = {kind: SIX[kind] for kind in ("pre", "plain", "deepnorm", "rezero")}
+DEEP = Trained(FOUR, {"laptop": (200,), "gpu": (200,)}, seeds=3, base={"train.compile": True}, steps={"laptop": 150})
 DEEP_FOR_LONGER = Trained({"pre": SIX["pre"]}, {"laptop": (200,), "gpu": (200,)}, seeds=3, base={"train.compile": True},
                           steps={"laptop": 450, "gpu": 6000})  # fmt: skip
 
