@@ -2,6 +2,7 @@
 
 import builtins
 import ctypes
+import errno
 import json
 import os
 import re
@@ -152,7 +153,9 @@ def run_program(main: Callable[[], int]) -> None:
             raise
         if rank:
             time.sleep(5)  # where the first process fails as well, the launcher ends this one meanwhile
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "; make room and start again" if full else ""
+        print(f"error: {' '.join(str(error).split())}{advice}", file=sys.stderr, flush=True)
         code = BAD_INPUT
     except (MemoryError, RuntimeError) as error:
         if _is_out_of_memory(error):

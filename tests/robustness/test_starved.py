@@ -154,3 +154,18 @@ def test_the_limit_is_real(tmp_path):
     assert "File too large" in answer.stderr
     assert (tmp_path / "file").stat().st_size <= 100_000
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_what_a_full_disk_is_called_and_what_to_do_about_it(tmp_path):
+    code = (
+        "import errno; from pathlib import Path\n"
+        "from resformer.files import replacing; from resformer.programs import run_program\n"
+        "def main():\n"
+        f"    with replacing(Path({str(tmp_path / 'layers.parquet')!r})):\n"
+        "        raise OSError(errno.ENOSPC, 'Error writing bytes to file. Detail: [errno 28] No space left on device')\n"
+        "run_program(main)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 2
+    one_line(answer.stderr, "layers.parquet", "make room and start again")
+    assert "Detail" not in answer.stderr
