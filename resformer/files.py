@@ -45,6 +45,11 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def no_room(error: Exception) -> bool:
+    """Whether a disk, or what one may use of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Raises OSError, naming ``path``, if it cannot be written; what stood there stays."""
     with replacing(path) as temporary:

@@ -2,7 +2,6 @@
 
 import builtins
 import ctypes
-import errno
 import json
 import os
 import re
@@ -18,6 +17,8 @@ from typing import Any, get_args
 
 import psutil
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
+
+from .files import no_room
 
 DONE, FAILED, BAD_INPUT, DIVERGED = 0, 1, 2, 3
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -153,8 +154,7 @@ def run_program(main: Callable[[], int]) -> None:
             raise
         if rank:
             time.sleep(5)  # where the first process fails as well, the launcher ends this one meanwhile
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "; make room and start again" if full else ""
+        advice = "; make room and start again" if no_room(error) else ""
         print(f"error: {' '.join(str(error).split())}{advice}", file=sys.stderr, flush=True)
         code = BAD_INPUT
     except (MemoryError, RuntimeError) as error:

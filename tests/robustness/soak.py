@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import os
 import random
 import re
@@ -31,16 +32,15 @@ from run_helpers import Runs, differences, strict_json
 
 from resformer.files import damage
 
-SAVE_EVERY, LENGTH, BATCH = 100, 64, 8
+SAVE_EVERY, EVAL_EVERY, LENGTH, BATCH = 50, 150, 64, 8
 FLAGS = f"""
     --data.tokenizer bpe:512 --data.sequence_length {LENGTH} --data.validation_fraction 0.02 --data.num_workers 1
     --model.hidden_size 64 --model.num_hidden_layers 3 --model.hidden_dropout 0.1 --schedule.name constant
     --train.batch_size {BATCH} --train.micro_batch_size 4 --train.save_every {SAVE_EVERY} --train.keep_checkpoints 3
-    --train.eval_every 250 --train.eval_sequences 32 --train.log_every 10 --train.record_every 25
+    --train.eval_every {EVAL_EVERY} --train.eval_sequences 32 --train.log_every 10 --train.record_every 25
     --train.compile false
 """
 DISK = 48  # megabytes
-START_UP = 20  # seconds
 SHARE = 0.5  # of the time in which the run is to be trained; the rest is for what is done to it
 CLOCK = """
     #define _GNU_SOURCE
@@ -154,6 +154,7 @@ class Soak:
         self.ours: set[Path] = set()  # checkpoints that were damaged from here
         self.said: Counter[str] = Counter()
         self.faults: list[str] = []
+        self.start_ups = [20.0]  # seconds
         self.log = open(runs.folder / "soak.log", "w", buffering=1)  # noqa: SIM115
         self.clock = self.make_clock()
 
@@ -170,6 +171,10 @@ class Soak:
         """Of the newest checkpoint."""
         kept = [path.name.removeprefix("step-") for path in self.run.glob("checkpoints/step-*")]
         return max((int(number) for number in kept if number.isdecimal()), default=0)
+
+    def start_up(self) -> float:
+        """Seconds until it trains."""
+        return median(self.start_ups[-9:])
 
     def note(self, text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} attempt {self.attempts}, step {self.step()}: {text}", file=self.log)
@@ -193,13 +198,17 @@ class Soak:
                 [sys.executable, *self.runs.arguments(str(self.run), *self.flags)], stdout=out, stderr=err,
                 env=self.runs.environment() | environment, start_new_session=True,
             )  # fmt: skip
-            in_start_up = random.random() < 0.15
-            trains_for, until = random.uniform(0.1, 1) * longest, time.monotonic() + random.uniform(0, START_UP)
-            while process.poll() is None and (not disturb or time.monotonic() < until):
+            begun, trains, in_start_up = time.monotonic(), False, random.random() < 0.15
+            until = begun + random.uniform(0, self.start_up())
+            while process.poll() is None and not (disturb and time.monotonic() > until):
                 watch()
                 time.sleep(0.05)
-                if disturb and not in_start_up and not opens_metrics(process.pid):
-                    until = time.monotonic() + trains_for
+                if not trains and opens_metrics(process.pid):
+                    trains = True
+                    self.start_ups.append(time.monotonic() - begun)
+                    until = time.monotonic() + random.uniform(0.1, 1) * longest
+                elif not trains and not in_start_up:
+                    until = math.inf
             ended = process.poll() is not None
             if what in ("SIGKILL", "SIGTERM") and not ended:
                 self.done[what] += 1
@@ -322,7 +331,7 @@ def soak(runs: Runs, disk: Disk, flags: list[str], steps: int, minutes: float, s
         left, wanted = began + minutes * 60 - time.monotonic(), steps - disturbed.step()
         disturb = left > 1.15 * wanted / speed and disturbed.step() < last
         # As long as it takes to end on time: what a start costs, and what has not been saved at its end, is lost.
-        trains = (wanted / left * START_UP + SAVE_EVERY / 2) / (speed - wanted / left) if disturb else 0.0
+        trains = (wanted / left * disturbed.start_up() + SAVE_EVERY / 2) / (speed - wanted / left) if disturb else 0.0
         finished = disturbed.attempt(disturb, 2 * min(trains, minutes * 60 / 8), watch)
         disk.empty()
         if not finished and disturb and random.random() < 0.7:
@@ -338,7 +347,9 @@ def soak(runs: Runs, disk: Disk, flags: list[str], steps: int, minutes: float, s
         faults += differences(whole, disturbed.run)
 
     print(f"seed                    {seed}")
-    print(f"steps of the run        {steps:,}, {steps // SAVE_EVERY} checkpoints, {steps // 250 - 1} evaluations")
+    print(
+        f"steps of the run        {steps:,}, {steps // SAVE_EVERY} checkpoints, {steps // EVAL_EVERY - 1} evaluations"
+    )
     print(f"disturbed               {seconds / 60:.0f} minutes, {disturbed.attempts} attempts")
     print(f"done to it              {told_of(disturbed.done)}")
     print(f"files damaged           {disturbed.damaged.total()}: {told_of(disturbed.damaged)}")
