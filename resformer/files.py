@@ -39,8 +39,15 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+            # Libraries have longer words of their own for it.
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise OSError(error.errno, reason, str(path)) from error
         raise
+
+
+def no_room(error: Exception) -> bool:
+    """Whether a disk, or what one may use of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -145,8 +152,12 @@ def write_checksums(folder: Path) -> None:
     write_json(folder / CHECKSUMS, {path.relative_to(folder).as_posix(): digest(path) for path in files})
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with ``folder``, naming the file, or None if every file is as it was written."""
+def damage(folder: Path, only: str | None = None) -> str | None:
+    """What is wrong with ``folder``, naming the file, or None if every file is as it was written.
+
+    Args:
+        only: look at this file alone; one that has no checksum is missing.
+    """
     try:
         checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         if not isinstance(checksums, dict):
@@ -155,7 +166,7 @@ def damage(folder: Path) -> str | None:
         return f"{CHECKSUMS} is missing"
     except (OSError, ValueError):
         return f"{CHECKSUMS} cannot be read"
-    for name, checksum in checksums.items():
+    for name, checksum in checksums.items() if only is None else [(only, checksums.get(only))]:
         try:
             if digest(folder / name) != checksum:
                 return f"{name} has changed since it was written"

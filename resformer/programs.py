@@ -18,6 +18,8 @@ from typing import Any, get_args
 import psutil
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
+from .files import no_room
+
 DONE, FAILED, BAD_INPUT, DIVERGED = 0, 1, 2, 3
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 """Exit codes by signal."""
@@ -152,7 +154,8 @@ def run_program(main: Callable[[], int]) -> None:
             raise
         if rank:
             time.sleep(5)  # where the first process fails as well, the launcher ends this one meanwhile
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        advice = "; make room and start again" if no_room(error) else ""
+        print(f"error: {' '.join(str(error).split())}{advice}", file=sys.stderr, flush=True)
         code = BAD_INPUT
     except (MemoryError, RuntimeError) as error:
         if _is_out_of_memory(error):

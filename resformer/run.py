@@ -144,13 +144,20 @@ class Run:
 
         Raises:
             ValueError: one line, if the run has not ended with a model.
+            OSError: one line, if the hub cannot be reached or refuses; the run stays as it is.
         """
         from huggingface_hub import HfApi
 
         self.card(name)
-        hub, token = HfApi(), options.get("token")
-        hub.create_repo(name, exist_ok=True, **options)
-        hub.upload_folder(repo_id=name, folder_path=self.folder / "model", token=token, commit_message="Upload model")
+        hub, token, model = HfApi(), options.get("token"), self.folder / "model"
+        try:
+            hub.create_repo(name, exist_ok=True, **options)
+            hub.upload_folder(repo_id=name, folder_path=model, token=token, commit_message="Upload model")
+        except Exception as error:  # those of the network's library are no OSErrors
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise OSError(
+                f"cannot push to {hub.endpoint}/{name} ({reason}); {model} is whole; put that right and call it again"
+            ) from None
         return f"{hub.endpoint}/{name}"
 
     def figures(self) -> Figures:

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from ..files import damage, locked, whole_folder, write_checksums
+from ..files import damage, locked, no_room, whole_folder, write_checksums
 from .config import DataConfig, DataError
 from .sources import Source, open_source
 from .spool import PIECE_BYTES, Span, Spool
@@ -47,9 +47,10 @@ def find_or_build(config: DataConfig, show_progress: bool) -> tuple[Path, dict[s
                 with whole_folder(folder) as temporary:  # a damaged one is made again
                     facts = _build(temporary, source, recipe, config, show_progress)
     except OSError as error:
+        advice = "make room and start again, or " if no_room(error) else ""
         raise DataError(
             f"cannot write the cache folder {folder.parent} ({error.strerror or error}); "
-            "set data.cache_dir to a folder that can be written"
+            f"{advice}set data.cache_dir to a folder that can be written"
         ) from error
     return folder, facts
 

@@ -11,11 +11,13 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from ..data import Corpus
-from ..files import remove_folder, whole_folder, write_checksums, write_json
+from ..files import remove_folder, replacing, whole_folder, write_checksums, write_json
 from .optimizer_state import named_state
 from .sharding import gathered, is_sharded
 
 STATE, OPTIMIZERS, INSTRUMENTS = "trainer_state.json", "optimizers.safetensors", "instruments.safetensors"
+CONFIG, LOGS = "config.yaml", ("metrics.jsonl", "layers.parquet")
+"""Files of a run of which every checkpoint has a copy: what becomes of the run's own costs nothing."""
 
 
 @dataclass
@@ -91,6 +93,9 @@ def save(
                 save_file(states, temporary / OPTIMIZERS)
                 if tensors:
                     save_file(tensors, temporary / INSTRUMENTS)
+                for name in (CONFIG, *LOGS):
+                    if (folder / name).exists():
+                        shutil.copyfile(folder / name, temporary / name)
                 facts = {
                     "processes": accelerator.num_processes, "micro_batch_size": micro_batch_size,
                     "precision": str(accelerator.mixed_precision), "shard": sharded,
@@ -108,6 +113,18 @@ def instruments_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
     """``tensors`` as they were given to ``save``."""
     file = checkpoint / INSTRUMENTS
     return load_file(file) if file.exists() else {}
+
+
+def restore_logs(folder: Path, checkpoint: Path) -> None:
+    """Give a run's folder the logs as they were at ``checkpoint``, whatever it has of them.
+
+    Raises:
+        OSError: if they cannot be written.
+    """
+    for name in LOGS:
+        if (checkpoint / name).exists():
+            with replacing(folder / name) as temporary:
+                shutil.copyfile(checkpoint / name, temporary)
 
 
 def save_model(folder: Path, model, corpus: Corpus) -> None:

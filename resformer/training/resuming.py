@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from ..data import Corpus
 from ..files import damage, read_yaml
 from ..keys import flat
-from .checkpoints import OPTIMIZERS, STATE, Progress, checkpoints, step_of
+from .checkpoints import CONFIG, OPTIMIZERS, STATE, Progress, checkpoints, step_of
 from .config import RunConfig
 from .optimizer_state import load_named_state
 from .sharding import is_sharded, load_weights
@@ -30,12 +30,21 @@ _FREE = {
 
 
 def refuse_another_run(config: RunConfig, folder: Path) -> None:
-    """Raises ValueError if ``folder`` holds a run of another configuration, naming the first key that differs."""
-    file = folder / "config.yaml"
+    """The configuration is that of the newest checkpoint; only a run that has none yet is asked for its own file.
+
+    Raises:
+        ValueError: if ``folder`` holds a run of another configuration, naming the first key that differs.
+    """
+    kept = [path / CONFIG for path in reversed(checkpoints(folder)) if not damage(path, CONFIG)]
+    file = kept[0] if kept else folder / CONFIG
     if not file.exists():
         return
+    try:
+        told = flat(read_yaml(file))
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read; restore it, or remove it to go on with what you say now") from error
     # A run of before a key was there is one of its default.
-    theirs, ours = flat(RunConfig().as_dict()) | flat(read_yaml(file)), flat(config.as_dict())
+    theirs, ours = flat(RunConfig().as_dict()) | told, flat(config.as_dict())
     if config.schedule.name == "constant":  # the only schedule that does not depend on where it ends
         theirs["train.max_steps"] = config.train.max_steps
     for key in sorted(set(theirs) | set(ours), key=lambda key: (key != "train.max_steps", key)):  # others follow
@@ -45,7 +54,7 @@ def refuse_another_run(config: RunConfig, folder: Path) -> None:
                 reason = f" (schedule.name {config.schedule.name} spreads over all steps; only constant can go on)"
             raise ValueError(
                 f"{folder} holds a run with {key} = {theirs.get(key)!r}, not {ours.get(key)!r}{reason}; "
-                "give another --run_dir, or the same value"
+                "give another --run_dir, or the same value" + ("" if kept else f", or remove {file}")
             )
 
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from ..data import Corpus
-from ..files import locked, remove_leftovers, write_yaml
+from ..files import locked, no_room, remove_leftovers, write_yaml
 from ..model import ResformerConfig, ResformerForCausalLM
 from ..model.rewiring import rewired
 from .checkpoints import Progress
@@ -127,9 +127,8 @@ def run_folder(config: RunConfig, accelerator: Accelerator) -> Iterator[Path]:
                     f"{folder} is in use by a run that has not ended; wait for it, or give another --run_dir"
                 ) from error
             except OSError as error:
-                raise OSError(
-                    f"run_dir: cannot write to {folder} ({error.strerror}); give another --run_dir"
-                ) from error
+                advice = "make room and start again" if no_room(error) else "give another --run_dir"
+                raise OSError(f"run_dir: cannot write to {folder} ({error.strerror}); {advice}") from error
         accelerator.wait_for_everyone()
         yield folder
 

@@ -113,6 +113,8 @@ class Trainer:
             )
             return False
         resuming.set_later_ones_aside(self.folder, self.progress.step, accelerator)
+        if resumed and accelerator.is_main_process:
+            checkpoints.restore_logs(self.folder, resumed)
         start_trackers(accelerator, flat(self.config.as_dict()))
         compiles, why = compiling.decide(self.config, self.model.config, accelerator)
         finishing.greet(self.config, self.model, self.corpus, accelerator, resumed)

@@ -13,11 +13,14 @@ from threading import Thread
 class Hub(BaseHTTPRequestHandler):
     """Repositories of one revision each, whose files are kept in memory."""
 
-    repositories: dict[str, dict[str, bytes]] = {}
+    repositories: dict[str, dict[str, bytes]]
+    refuses: bool
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.path == "/api/repos/create":
+        if self.refuses:
+            self.send_error(403)
+        elif self.path == "/api/repos/create":
             told = json.loads(body)
             name = f"{told['organization']}/{told['name']}" if told.get("organization") else told["name"]
             self.repositories.setdefault(name, {})
@@ -96,13 +99,13 @@ def _etag(data: bytes) -> str:
 
 
 @contextmanager
-def hub() -> Iterator[tuple[str, dict[str, dict[str, bytes]]]]:
-    """Its address, and the files of its repositories."""
-    Hub.repositories = {}
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+def hub(refuses: bool = False) -> Iterator[tuple[str, dict[str, dict[str, bytes]]]]:
+    """Its address, and the files of its repositories; one that refuses lets nobody write."""
+    own = type("Own", (Hub,), {"repositories": {}, "refuses": refuses})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), own)
     Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", Hub.repositories
+        yield f"http://127.0.0.1:{server.server_port}", own.repositories
     finally:
         server.shutdown()
         server.server_close()

@@ -68,6 +68,30 @@ def test_a_trial_says_what_its_sweep_said(sweep):
     assert f"the arm `post`, of which this is a run: {row.verdict} ({row.reason})" in text
 
 
+@pytest.mark.parametrize("reason", ["offline", "refused", "nobody there", "no name"])
+def test_a_push_that_fails_is_one_line_and_loses_nothing(run, reason):
+    def files():
+        return {path.name: path.read_bytes() for path in (run.folder / "model").iterdir() if path.is_file()}
+
+    before = files() | {"README.md": None}
+    name = "a name!" if reason == "no name" else "me/mixed"
+    script = (
+        "import resformer; from resformer.programs import run_program\n"
+        f"run_program(lambda: resformer.open_run({str(run.folder)!r}).push_to_hub({name!r}, token='hf_a'))"
+    )
+    with hub(refuses=reason == "refused") as (address, _):
+        environment = os.environ | {
+            "HF_ENDPOINT": "http://127.0.0.1:9" if reason == "nobody there" else address,
+            "HF_HUB_OFFLINE": str(int(reason == "offline")), "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: cannot push to ") and line.endswith("is whole; put that right and call it again")
+    assert {"refused": "403", "offline": "offline", "no name": "'a name!'"}.get(reason, "") in line
+    assert files() | {"README.md": None} == before
+
+
 def test_a_run_that_has_not_ended_has_no_card(run, tmp_path):
     (tmp_path / "config.yaml").write_bytes((run.folder / "config.yaml").read_bytes())
     with pytest.raises(ValueError, match="no final model"):

@@ -52,12 +52,16 @@ class Runs:
         self, run: str, *flags: str, launcher: tuple[str, ...] = (sys.executable,), output: int = subprocess.PIPE
     ) -> subprocess.Popen:
         """Run in a process group of its own."""
-        paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        environment = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "RESFORMER_NUM_THREADS": "1"}
         return subprocess.Popen(
             [*launcher, *self.arguments(run, *flags)],
-            stdout=output, stderr=output, text=True, env=environment, start_new_session=True,
+            stdout=output, stderr=output, text=True, env=self.environment(), start_new_session=True,
         )  # fmt: skip
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        """Of a run in a process of its own."""
+        paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        return os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "RESFORMER_NUM_THREADS": "1"}
 
     def outside(self, run: str, *flags: str, launcher: tuple[str, ...] = (sys.executable,)) -> tuple[int, str, str]:
         """(exit code, standard output, standard error) of a run in processes of its own."""

@@ -73,6 +73,32 @@ def test_every_file_of_a_checkpoint_is_watched_from_its_first_byte_to_its_last(u
     assert damage(path) is None
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "layers.parquet", "config.yaml"])
+@pytest.mark.parametrize("harm", ["gone", "empty", "cut", "flipped"])
+def test_what_becomes_of_a_log_or_of_the_configuration_costs_nothing(finished, unfinished, name, harm):
+    path = unfinished / name
+    whole = path.read_bytes()
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "flipped": flipped(whole, 200)}[harm])
+    assert finished.here(unfinished.name) == 0
+    assert differences(finished.folder / "whole", unfinished) == []
+    assert name != "config.yaml" or path.read_bytes() == whole.replace(b"/whole", f"/{unfinished.name}".encode())
+
+
+@pytest.mark.parametrize("text", ["", "model: [", "train: {max_steps: 9}"])
+def test_before_the_first_checkpoint_a_damaged_configuration_is_refused_and_may_be_removed(finished, unfinished, text):
+    shutil.rmtree(unfinished / "checkpoints")
+    (unfinished / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"remove (it|\S+config.yaml)") as refusal:
+        finished.here(unfinished.name)
+    assert "\n" not in str(refusal.value)
+    (unfinished / "config.yaml").unlink()
+    assert finished.here(unfinished.name) == 0
+    assert differences(finished.folder / "whole", unfinished) == []
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "checksums.json"])
 def test_a_missing_file_is_named_and_the_checkpoint_before_is_used(finished, unfinished, name, capsys):
     (unfinished / "checkpoints/step-00000008" / name).unlink()

@@ -11,7 +11,7 @@ import pytest
 from run_helpers import Runs, differences
 
 from resformer.files import damage
-from resformer.training import finishing
+from resformer.training import finishing, setup
 from resformer.training.checkpoints import checkpoints
 
 # Root may write anywhere, but not without the capabilities that say so: then a folder's permissions hold for it too.
@@ -110,6 +110,18 @@ def test_no_room_for_what_a_finished_run_leaves(tmp_path, monkeypatch, writes):
     assert differences(tmp_path / "whole", tmp_path / "full") == []
 
 
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "make room and start"), (errno.EROFS, "another --run_dir")]
+)
+def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path, monkeypatch, number, advice):
+    def fails(place, value):
+        raise OSError(number, os.strerror(number), str(place))
+
+    monkeypatch.setattr(setup, "write_yaml", fails)
+    with pytest.raises(OSError, match=advice):
+        Runs(tmp_path).here("none")
+
+
 @pytest.mark.slow
 def test_a_full_disk_while_the_cache_is_built(tmp_path):
     runs = Runs(tmp_path)
@@ -154,3 +166,18 @@ def test_the_limit_is_real(tmp_path):
     assert "File too large" in answer.stderr
     assert (tmp_path / "file").stat().st_size <= 100_000
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_what_a_full_disk_is_called_and_what_to_do_about_it(tmp_path):
+    code = (
+        "import errno; from pathlib import Path\n"
+        "from resformer.files import replacing; from resformer.programs import run_program\n"
+        "def main():\n"
+        f"    with replacing(Path({str(tmp_path / 'layers.parquet')!r})):\n"
+        "        raise OSError(errno.ENOSPC, 'Error writing bytes. Detail: [errno 28] No space left')\n"
+        "run_program(main)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 2
+    one_line(answer.stderr, "layers.parquet", "make room and start again")
+    assert "Detail" not in answer.stderr
