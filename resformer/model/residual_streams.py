@@ -55,11 +55,12 @@ class HyperConnections(Residual):
 
     def maps(self, streams: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """alpha ``[..., n, reads + n]`` and beta ``[..., n]`` for streams ``[batch, time, n, width]``."""
-        if self.stream_norm is None:
+        norm = self.stream_norm
+        if norm is None:
             return self.alpha, self.beta
         # One product for both, in the layout in which the gradient of so few columns takes a fifth of the time.
         weight = torch.cat([self.alpha_weight.T, self.beta_weight.T])
-        logits = recomputed(lambda s: nn.functional.linear(self.stream_norm(s), weight), streams)
+        logits = recomputed(lambda s: nn.functional.linear(norm(s), weight), streams)
         dynamic = torch.tanh(logits)
         alpha = self.alpha + self.alpha_scale * dynamic[..., :-1]
         return alpha, self.beta + self.beta_scale * dynamic[..., -1]
