@@ -5,7 +5,10 @@ compiled, it would be a call that nothing fuses with, where a broadcast sum beco
 both give the formula's values and gradients is tested.
 """
 
+from collections.abc import Callable
+
 import torch
+from torch.utils.checkpoint import checkpoint
 
 
 def mixed(weights: torch.Tensor, streams: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, ...]:
@@ -22,7 +25,9 @@ def mixed(weights: torch.Tensor, streams: torch.Tensor, sizes: list[int]) -> tup
     if torch.compiler.is_compiling():
         # Each part alone: what is carried is then not computed before it is written.
         return tuple(broadcast_sum(part, streams) for part in weights.split(sizes, dim=-1))
-    return (weights.mT @ streams).split(sizes, dim=-2)
+    read, *carried = (weights.mT @ streams).split(sizes, dim=-2)
+    # A copy, since the branch keeps what it read for the backward pass, and a view would keep what is carried with it.
+    return read.clone() if carried else read, *carried
 
 
 def broadcast_sum(weights: torch.Tensor, streams: torch.Tensor) -> torch.Tensor:
@@ -39,7 +44,17 @@ def written(weights: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """
     if torch.compiler.is_compiling():
         return weights.unsqueeze(-1) * y.unsqueeze(-2)
-    return weights.unsqueeze(-1) @ y.to(weights.dtype).unsqueeze(-2)
+    return recomputed(lambda w, y: w.unsqueeze(-1) @ y.to(w.dtype).unsqueeze(-2), weights, y)
+
+
+def recomputed(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+    """``function(*inputs)``, of which only the inputs are kept for the backward pass, which computes it once more.
+
+    For what is large beside its inputs or its result, and cheap. A compiler decides by itself what to keep.
+    """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 class AttendOverDepth(torch.autograd.Function):

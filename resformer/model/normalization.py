@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from transformers.utils.generic import maybe_autocast
 
 from .initialization import parameter
 
@@ -15,7 +16,8 @@ class RMSNorm(nn.RMSNorm):
         if x.device.type != "cpu" or x.dtype in (torch.bfloat16, torch.float16):
             return super().forward(x)
         # On the CPU torch has no fused kernel, and this order of operations takes a quarter less time than its own.
-        mean_square = torch.linalg.vecdot(x, x).unsqueeze(-1) / x.shape[-1]
+        with maybe_autocast(x.device.type, enabled=False):  # which would round the size of every token to bfloat16
+            mean_square = torch.linalg.vecdot(x, x).unsqueeze(-1) / x.shape[-1]
         return x * torch.rsqrt(mean_square + self.eps) * self.weight
 
 

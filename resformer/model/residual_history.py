@@ -193,7 +193,8 @@ class _DepthAttention(nn.Module):
         full = self.query.dtype.itemsize >= 4 and all(v.dtype == self.query.dtype for v in sources)
         if full and not torch.compiler.is_compiling():
             direction = self.query.view(-1, self.query.shape[-1])[query] * self.norm.weight
-            return AttendOverDepth.apply(direction, self.heads, self.norm.eps, *sources)
+            with full_precision(sources[0]):
+                return AttendOverDepth.apply(direction, self.heads, self.norm.eps, *sources)
         # A sum of products, not one stacked matrix product, which would keep a copy of the whole history.
         weights = self.weights(sources, query).unsqueeze(-1)
         read = sum(weight * self._split(v) for weight, v in zip(weights, sources, strict=True))

@@ -9,7 +9,7 @@ from einops import rearrange, repeat
 from torch import nn
 
 from .initialization import OUTPUTS, Normal, Uniform, buffer, parameter, usual
-from .mixing import mixed, written
+from .mixing import mixed, recomputed, written
 from .normalization import make_norm
 from .residual import Residual, Site, at_least, full_precision
 
@@ -55,11 +55,13 @@ class HyperConnections(Residual):
 
     def maps(self, streams: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """alpha ``[..., n, reads + n]`` and beta ``[..., n]`` for streams ``[batch, time, n, width]``."""
-        if self.stream_norm is None:
+        norm = self.stream_norm
+        if norm is None:
             return self.alpha, self.beta
         # One product for both, in the layout in which the gradient of so few columns takes a fifth of the time.
         weight = torch.cat([self.alpha_weight.T, self.beta_weight.T])
-        dynamic = torch.tanh(nn.functional.linear(self.stream_norm(streams), weight))
+        logits = recomputed(lambda s: nn.functional.linear(norm(s), weight), streams)
+        dynamic = torch.tanh(logits)
         alpha = self.alpha + self.alpha_scale * dynamic[..., :-1]
         return alpha, self.beta + self.beta_scale * dynamic[..., -1]
 

@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from resformer.model import ResformerConfig, ResformerForCausalLM
-from resformer.model.mixing import AttendOverDepth, broadcast_sum, mixed, written
+from resformer.model.mixing import AttendOverDepth, broadcast_sum, mixed, recomputed, written
 
 EPS = 1e-6
 
@@ -45,6 +45,40 @@ def test_writing_is_an_outer_product():
     weights, y = drawn(2, 3, 4), drawn(2, 3, 8)
     assert_alike(written(weights, y), torch.einsum("btn,bth->btnh", weights, y), [weights, y])
     assert written(weights.float(), y.bfloat16()).dtype == torch.float32
+
+
+def test_what_is_recomputed_is_the_function_and_can_be_differentiated_twice():
+    torch.manual_seed(0)
+    inputs = [drawn(3, 4), drawn(4, 2)]
+
+    def function(x, weight):
+        return torch.tanh(x.square() @ weight)
+
+    assert_alike(recomputed(function, *inputs), function(*inputs), inputs)
+    assert gradgradcheck(lambda *given: recomputed(function, *given), inputs)  # curvature differentiates twice
+
+
+@pytest.mark.parametrize(("residual", "most"), [("hyper", 3.5), ("hyper(dynamic=false)", 3.2), ("frac", 3.5)])
+def test_a_site_keeps_its_streams_and_little_more(residual, most):
+    """For the backward pass, in tensors of ``[batch, time, hidden]`` beside the state: what the branch reads, its norm
+    and what it writes. What is carried, or normed streams, would be four more of ``hyper``, one or two of ``frac``."""
+    torch.manual_seed(0)
+    config = ResformerConfig(
+        vocab_size=32, hidden_size=256, num_hidden_layers=1, num_attention_heads=2, residual=residual
+    )
+    connection = ResformerForCausalLM(config).train().model.layers[0].mlp_residual
+    h = torch.randn(2, 16, 256, requires_grad=True)
+    state, kept = connection.enter(h).detach().requires_grad_(), {}
+    own = {x.untyped_storage().data_ptr() for x in (state, *connection.parameters())}
+
+    def pack(tensor):
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        connection(state, lambda read: 2 * read)
+    assert sum(kept.values()) / h.nbytes < most, sum(kept.values()) / h.nbytes
 
 
 @pytest.mark.usefixtures("path")
