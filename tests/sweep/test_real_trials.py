@@ -14,6 +14,7 @@ from resformer.files import write_yaml
 from resformer.keys import flat
 from resformer.sweeps.config import ExecutorConfig, parse_sweep
 from resformer.sweeps.executor_local import LocalExecutor
+from resformer.sweeps.outcomes import TornTrial, read_outcome
 from resformer.sweeps.running import make_job
 from resformer.sweeps.state import State
 from resformer.sweeps.trials import Sweep, Trial
@@ -98,3 +99,20 @@ def test_a_trial_of_two_processes_equals_one_of_one(tmp_path, worker):
     assert json.loads((Path(other.config.run_dir) / "summary.json").read_text())["processes"] == 2
     for a, b in zip(metrics(Path(job.config.run_dir)), metrics(Path(other.config.run_dir)), strict=True):
         assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_a_run_whose_first_gradient_is_not_finite_has_ended(tmp_path):
+    """It made no step and logged none: what it began at stands in its summary alone, as in 200 blocks without skips."""
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 0, "tokens": 0, "event": "stop", "batch": 0, "finite_loss": true}\n'
+    )
+    summary = {"status": "diverged", "step": 0, "tokens": 0, "val_loss": None, "initial_loss": 5.58, "wall_seconds": 15.0,
+               "unigram_entropy": 3.24, "end_state": "diverged", "spikes": {"loss": [], "grad_norm": []}}  # fmt: skip
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    trial = Trial("plain", "", 3e-3, 0)
+    found = read_outcome(trial, tmp_path).result
+    assert found.failed and found.end_state == "diverged" and found.clipped == found.initial_loss == 5.58
+    (tmp_path / "summary.json").write_text(json.dumps(summary | {"status": "completed", "step": 9, "val_loss": 2.0}))
+    with pytest.raises(TornTrial, match="lacks step 1"):
+        read_outcome(trial, tmp_path)
