@@ -63,12 +63,15 @@ def read_outcome(trial: Trial, folder: Path) -> Outcome | None:
         return None
     metrics = _lines(folder / "metrics.jsonl")
     losses = {line["step"]: float(line["loss"]) for line in metrics if line.get("loss") is not None}
-    if 1 not in losses:
+    first = losses.get(1)
+    if first is None and summary["status"] == "diverged" and not summary["step"]:
+        first = summary.get("initial_loss")  # of a run whose first gradient is not finite no step was made, nor logged
+    if first is None:
         raise TornTrial(f"{folder / 'metrics.jsonl'} lacks step 1 of a finished run")
     val_loss = summary.get("val_loss")
     result = Result(
         trial.arm, trial.point, trial.learning_rate, trial.seed,
-        float("nan") if val_loss is None else float(val_loss), losses[1],
+        float("nan") if val_loss is None else float(val_loss), first,
         end_state_of(summary, [losses[step] for step in sorted(losses)]) or "diverged",
     )  # fmt: skip
     spikes = summary.get("spikes")
