@@ -108,7 +108,8 @@ def test_a_run_whose_first_gradient_is_not_finite_has_ended(tmp_path):
         '{"step": 0, "tokens": 0, "event": "stop", "batch": 0, "finite_loss": true}\n'
     )
     summary = {"status": "diverged", "step": 0, "tokens": 0, "val_loss": None, "initial_loss": 5.58,
-               "wall_seconds": 15.0, "unigram_entropy": 3.24, "end_state": "diverged", "spikes": {"loss": [], "grad_norm": []}}  # fmt: skip
+               "wall_seconds": 15.0, "unigram_entropy": 3.24,
+               "end_state": "diverged", "spikes": {"loss": [], "grad_norm": []}}  # fmt: skip
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     trial = Trial("plain", "", 3e-3, 0)
     found = read_outcome(trial, tmp_path).result
