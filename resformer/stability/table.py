@@ -61,3 +61,4 @@ class LayerTable:
         self.new = []
         with replacing(self.file) as temporary:
             pq.write_table(self.saved, temporary, compression="zstd")
+        pa.default_memory_pool().release_unused()  # or each write leaves more to it than there are rows

@@ -134,8 +134,10 @@ class Memory:
             return []
         end = self.samples[-1][0]
         found = []
-        for minute in sorted({at for at in (1, 5, 15, 30, 60, 90) if at < end - 1} | {end - 0.5}):
+        for minute in sorted({at for at in (1, 5, 15, 30, 60, 90) if at < end - 1} | {max(0.0, end - 0.25)}):
             near = [sample for sample in self.samples if abs(sample[0] - minute) <= 0.25]
+            if not near:
+                continue
             resident, peak, children = (median(column) for column in list(zip(*near, strict=True))[1:])
             found.append(f"minute {minute:5.1f}: {resident:,.0f} (peak {peak:,.0f}), workers {children:,.0f}")
         return found
