@@ -103,8 +103,8 @@ MEASURED = [  # width, blocks, sequences, their length, optimiser, precision, mi
     (128, 4, 16, 128, "muon", "no", 263.5),
     (384, 6, 8, 256, "adamw", "bf16", 1115.3),
 ]
-"""CPU time of one thread of an AMD EPYC with native bfloat16, 257 tokens in the vocabulary, heads of 64 (32 at width 128);
-the trainer's own steps, but the last, which is the benchmark's."""
+"""CPU time of one thread of an AMD EPYC with native bfloat16, a vocabulary of 257, heads of 64 (32 at width 128): the
+trainer's own steps, but the last, which is the benchmark's."""
 
 
 @pytest.mark.parametrize("step", MEASURED, ids=str)
