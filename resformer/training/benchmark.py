@@ -108,13 +108,13 @@ def ready(config: RunConfig) -> Iterator[Trainer]:
             trainer.log.close()
 
 
-def timed(step: Callable[[], object]) -> float:
+def timed(step: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds."""
-    start = time.perf_counter()
+    start = clock()
     step()
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _loop(shape: dict[str, Any], batch_size: int, steps: int, folder: Path) -> RunConfig:

@@ -11,9 +11,13 @@ from torch.utils._triton import has_triton
 from ..model import ResformerConfig
 from .config import RunConfig
 
-_OVERHEAD = {"cpu": 5e-3, "cuda": 1.5e-3}
+_BLOCK = {"cpu": 4e-3, "cuda": 1.5e-3}
 """Seconds of a step for each block, however small it is: of starting its operations, forward, backward and in the
-optimiser. Seen on one core (4 blocks of width 64, 512 tokens, 25 ms); of a GPU a guess."""
+optimiser. What is said of a CPU here and below is fitted to the steps that the tests list; of a GPU it is a guess."""
+_STEP = {"cpu": 10e-3, "cuda": 2e-3}
+"""Seconds of a step without any block."""
+_CHANNEL = {"cpu": 7e-8, "cuda": 1e-11}
+"""Seconds for each token and channel of a block, in operations that are no products: of a core, of a GPU."""
 PAYS_TWICE = 2
 """Compiling takes a minute for certain, and what it saves is an estimate: it has to be so many times as much."""
 _COST = 60.0
@@ -21,9 +25,12 @@ _COST = 60.0
 sweep must decide alike, or their step times would not compare."""
 _SAVES = {"cpu": 0.1, "cuda": 0.25}
 """Share of a run's time, by device; elsewhere nobody has measured it."""
-_SPEED = {"cpu": 5e10, "cuda": 1e14}
-"""Floating-point operations a second, eager: of a core in float32, of a GPU. In bfloat16 a core that has it does ten
-times as many."""
+_SPEED = {"cpu": 8e10, "cuda": 1e14}
+"""Floating-point operations of products a second, eager: of a core in float32, of a GPU."""
+_BFLOAT16 = 1.9
+"""How many times as many a core does in bfloat16 that has it."""
+_MUON = 25
+"""Operations of Muon's five iterations for each weight of a matrix and each row of it, at each step."""
 
 
 def decide(config: RunConfig, model_config: ResformerConfig, accelerator: Accelerator) -> tuple[bool, str]:
@@ -51,18 +58,20 @@ def decide(config: RunConfig, model_config: ResformerConfig, accelerator: Accele
 
 
 def eager_seconds(config: RunConfig, model_config: ResformerConfig, accelerator: Accelerator) -> float:
-    """A rough estimate for a whole run of pre-norm blocks: six operations for each weight of the branches and of the
-    read-out and for each token, 12 for each pair of tokens and channel, and what it takes to start them."""
-    device, length = accelerator.device.type, config.data.sequence_length
-    operations = 6 * model_config.vocab_size * model_config.widths()[-1]
-    for layer, width in enumerate(model_config.widths()):
-        operations += 6 * branch_weights(model_config, layer) + 12 * length * width
-    speed = _SPEED[device]
-    if device == "cpu":
-        speed *= torch.get_num_threads() * (10 if accelerator.mixed_precision == "bf16" else 1)
-    tokens = config.train.max_steps * config.train.batch_size * length
-    started = config.train.max_steps * model_config.num_hidden_layers * _OVERHEAD[device]  # type: ignore[operator]
-    return operations * tokens / speed / accelerator.num_processes + started
+    """An estimate of the steps of a run of pre-norm blocks, of looks and evaluations nothing: six operations for each
+    weight of the branches and of the read-out and for each token, 12 for each pair of tokens and channel, Muon's, the
+    passes over all channels, and what it takes to start them."""
+    device, length, widths = accelerator.device.type, config.data.sequence_length, model_config.widths()
+    operations, updates = 6 * model_config.vocab_size * widths[-1], 0
+    for layer, width in enumerate(widths):
+        weights = branch_weights(model_config, layer)
+        operations += 6 * weights + 12 * length * width
+        updates += _MUON * width * weights if config.optimizer.name == "muon" else 0
+    cores = torch.get_num_threads() if device == "cpu" else 1
+    speed = cores * _SPEED[device] * (_BFLOAT16 if device == "cpu" and accelerator.mixed_precision == "bf16" else 1)
+    tokens = config.train.batch_size * length / accelerator.num_processes
+    step = (operations * tokens + updates) / speed + sum(widths) * tokens * _CHANNEL[device] / cores
+    return config.train.max_steps * (step + len(widths) * _BLOCK[device] + _STEP[device])
 
 
 def branch_weights(model_config: ResformerConfig, layer: int) -> int:

@@ -15,6 +15,7 @@ from accelerate.utils import InitProcessGroupKwargs, LoggerType, ProjectConfigur
 from transformers.utils import logging
 
 from ..programs import command_line, launcher, parent
+from .memory import keep_freed_memory
 
 
 def make_accelerator(run_dir: str, trackers: list[str], patience: float = 600.0) -> Accelerator:
@@ -54,6 +55,8 @@ def make_accelerator(run_dir: str, trackers: list[str], patience: float = 600.0)
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=patience))],
         project_config=ProjectConfiguration(project_dir=run_dir, logging_dir=str(Path(run_dir) / "trackers")),
     )
+    if not has_accelerator:
+        keep_freed_memory()
     if threads := int(os.environ.get("RESFORMER_NUM_THREADS", "0")):  # a sweep divides the cores between its trials
         torch.set_num_threads(threads)
     elif not has_accelerator and not _threads_were_chosen():
