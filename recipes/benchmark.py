@@ -1,13 +1,15 @@
 """How long whole training steps take, beside other packages' models and beside what the device can do.
 
     python recipes/benchmark.py [--residual pre,hyper,...|all] [--ways eager,compiled] [--format text|markdown|json]
-    python recipes/benchmark.py --growth num_hidden_layers=2,4,8,16 --residual pre,hyper,attn_res
+    python recipes/benchmark.py --growth 'num_hidden_layers=2,4,8 vocab_size=1000,32000' --output growth.svg
+    python recipes/benchmark.py --preset gpu --output gpu.json
 
 All models take their steps in turn, and medians of the rounds are what to quote. The last lines say what the device
 reached at the most in the same process, how long a start takes, and what the loop of recipes/train.py adds to a step.
 """
 
 import json
+from pathlib import Path
 from typing import Literal
 
 from resformer.programs import arguments_of, run_program
@@ -26,7 +28,10 @@ def benchmark(
     new_tokens: int = 0,
     loop: bool = True,
     growth: str | None = None,
+    clock: Literal["wall", "cpu"] = "wall",
     format: Literal["text", "markdown", "json"] = "text",
+    preset: Literal["gpu"] | None = None,
+    output: str | None = None,
 ) -> None:
     """Time whole training steps.
 
@@ -42,14 +47,28 @@ def benchmark(
         ways: eager, compiled, or both, separated by commas.
         new_tokens: also generate so many tokens with a cache; 0 does not.
         loop: also time the loop of recipes/train.py.
-        growth: time and memory as one of num_hidden_layers, hidden_size, max_position_embeddings or vocab_size grows,
-            with the exponent fitted, instead of all else: KEY=SIZE,SIZE,...
+        growth: time and memory as one of num_hidden_layers, hidden_size, max_position_embeddings, vocab_size or
+            processes grows, with the exponent fitted, instead of all else: KEY=SIZE,SIZE,... once or several times.
+        clock: wall, or cpu: the time that the process itself had on a CPU, with one thread, for machines that do other
+            things too.
         format: text, markdown or json.
+        preset: gpu measures instead everything that is asked of one, compiled, at 124 and 350 million parameters and
+            1,024 tokens: pre, what kinds cost, a run with weights split; the keys above are not read.
+        output: of a preset, the file (JSON) that keeps what it finds, by default benchmark-PRESET.json; of growth, a
+            figure (.svg or .png).
     """
-    from resformer.model.specification import KINDS  # help waits for none of these
-    from resformer.training.benchmark import step_times
-    from resformer.training.comparison import OTHERS, WAYS, compare, grow, rendered
+    import pandas as pd  # help waits for none of these
 
+    from resformer.model.specification import KINDS
+    from resformer.report.growth import growth_chart
+    from resformer.training.benchmark import step_times
+    from resformer.training.comparison import OTHERS, WAYS, compare, rendered
+    from resformer.training.growth import exponents, grow
+    from resformer.training.preset import PRESETS, run_preset
+
+    if preset is not None:
+        run_preset(PRESETS[preset], Path(output or f"benchmark-{preset}.json"))
+        return
     shape = {
         "vocab_size": vocab_size,
         "hidden_size": hidden_size,
@@ -61,19 +80,28 @@ def benchmark(
     }
     kinds = sorted(set(KINDS) - {"two_norms"}) if residual == "all" else residual.split(",")
     if growth is not None:
-        axis, _, sizes = growth.partition("=")
-        if not sizes or not all(size.isdecimal() for size in sizes.split(",")):
-            raise ValueError(f"growth is {growth!r}; write for example num_hidden_layers=2,4,8")
-        table = grow(kinds, shape, batch_size, steps, axis, [int(size) for size in sizes.split(",")])
-        print(table.to_json(orient="records", indent=2) if format == "json" else table.to_string(index=False))
+        axes = [_sizes(words) for words in growth.split()]
+        table = pd.concat([grow(kinds, shape, batch_size, steps, axis, sizes, clock) for axis, sizes in axes])
+        if output is not None:
+            growth_chart(table).save(output)
+        if format == "json":
+            print(table.to_json(orient="records", indent=2))
+        else:
+            print(table.to_string(index=False), exponents(table).round(2).to_string(), sep="\n\n")
         return
-    found = compare(
-        kinds, shape, batch_size, steps, _listed("others", others, OTHERS), _listed("ways", ways, WAYS), new_tokens
-    )
+    theirs, asked = _listed("others", others, OTHERS), _listed("ways", ways, WAYS)
+    found = compare(kinds, shape, batch_size, steps, theirs, asked, new_tokens, clock)
     if loop:
         times = step_times(["pre"], shape, batch_size, steps).set_index("model").to_pre
         found.about["loop"] = float(times["loop"])
     print(json.dumps(found.as_dict(), indent=2) if format == "json" else rendered(found, format))
+
+
+def _sizes(words: str) -> tuple[str, list[int]]:
+    axis, _, sizes = words.partition("=")
+    if not sizes or not all(size.isdecimal() for size in sizes.split(",")):
+        raise ValueError(f"growth is {words!r}; write for example num_hidden_layers=2,4,8")
+    return axis, [int(size) for size in sizes.split(",")]
 
 
 def _listed(name: str, given: str, known: tuple[str, ...]) -> list[str]:

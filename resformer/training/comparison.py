@@ -6,13 +6,13 @@ import dataclasses
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
@@ -24,10 +24,12 @@ from ..model import ResformerConfig, ResformerForCausalLM
 from .benchmark import UNTIMED, bare_step, timed
 from .compiling import compile_blocks
 from .launch import default_precision
+from .memory import keep_freed_memory
 from .provenance import device_name, git_commit, versions
 
 OTHERS = ("llama", "gpt2", "x-transformers")
 WAYS = ("eager", "compiled")
+CLOCKS = ("wall", "cpu")
 
 
 @dataclass
@@ -52,6 +54,7 @@ def compare(
     others: list[str],
     ways: list[str],
     new_tokens: int = 0,
+    clock: str = "wall",
 ) -> Comparison:
     """Training steps of all models in turn, so that a machine whose speed drifts favours nobody.
 
@@ -63,6 +66,8 @@ def compare(
         others: of ``OTHERS``, of the same width, depth and MLP parameters; one that is not installed is left out.
         ways: of ``WAYS``.
         new_tokens: also generate so many tokens, with a cache, one sequence, ``pre`` and Llama in turn; 0 does not.
+        clock: of ``CLOCKS``: ``cpu`` is the time that the process itself had on a CPU, with one thread, in which what
+            else a shared machine does hardly counts.
 
     Returns:
         In ``table``: ``model``, ``way``, ``parameters``, ``milliseconds`` (median), ``spread`` (half the distance of
@@ -70,10 +75,10 @@ def compare(
         the same way), ``utilisation`` (matrix products a second over the ceiling), ``peak_bytes`` (all tensors of a
         step; nan where it cannot be counted), ``first_seconds`` (the first step, compiling included).
     """
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device, timer = clock_and_device(clock)
     length = shape["max_position_embeddings"]
     tokens = torch.randint(shape["vocab_size"], (batch_size, length), device=device)
-    makers = {kind: _ours(kind, shape) for kind in dict.fromkeys(["pre", *kinds])}
+    makers = {kind: ours(kind, shape) for kind in dict.fromkeys(["pre", *kinds])}
     makers |= {name: _THEIRS[name](shape) for name in others if name != "x-transformers" or find_spec("x_transformers")}
     arms: dict[tuple[str, str], Callable[[], object]] = {}
     facts: dict[tuple[str, str], dict[str, Any]] = {}
@@ -83,23 +88,38 @@ def compare(
             model = make().to(device)
             fact = {"parameters": sum(p.numel() for p in model.parameters())}
             step = bare_step(model, tokens)
-            if way == "eager":
-                fact["products"] = _products(step)
-                fact["peak_bytes"] = _peak(step, model, device)
-            else:
+            fact["products"] = _products(step)
+            if way == "compiled":
                 _compile(model)
             fact["first_seconds"] = timed(step)
+            if way == "eager" or device.type == "cuda":
+                fact["peak_bytes"] = peak_bytes(step, model, device)
             arms[name, way], facts[name, way] = step, fact
-    rounds = [{arm: timed(step) for arm, step in arms.items()} for _ in tqdm(range(UNTIMED + steps), disable=None)]
+    rounds = [
+        {arm: timed(step, timer) for arm, step in arms.items()} for _ in tqdm(range(UNTIMED + steps), disable=None)
+    ]
     rounds = rounds[UNTIMED:]
-    ceiling = measure_ceiling(device, batch_size * length, shape["hidden_size"])
+    ceiling = measure_ceiling(device, batch_size * length, shape["hidden_size"], timer)
     rows = [_row(arm, facts, rounds, ceiling, tokens.numel()) for arm in arms]
     about = {
         "device": device_name(), "precision": default_precision(), "commit": git_commit(), "versions": versions(),
-        "shape": shape, "batch_size": batch_size, "rounds": steps, "start_up_seconds": start_up(),
+        "shape": shape, "batch_size": batch_size, "rounds": steps, "clock": clock, "start_up_seconds": start_up(),
     }  # fmt: skip
     generation = generate({n: makers[n] for n in ("pre", "llama") if n in makers}, device, new_tokens, shape, steps)
     return Comparison(pd.DataFrame(rows), ceiling, about, generation)
+
+
+def clock_and_device(clock: str) -> tuple[torch.device, Callable[[], float]]:
+    """The device, and what tells the time; tensors on a CPU keep their memory, as in a run."""
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    if device.type == "cpu":
+        keep_freed_memory()
+    if clock == "wall":
+        return device, time.perf_counter
+    if device.type != "cpu":
+        raise ValueError(f"clock is cpu, which does not see what {device.type} does; use wall")
+    torch.set_num_threads(1)  # waiting threads would count
+    return device, time.process_time
 
 
 def _row(arm, facts, rounds, ceiling, tokens) -> dict[str, Any]:
@@ -107,7 +127,6 @@ def _row(arm, facts, rounds, ceiling, tokens) -> dict[str, Any]:
     taken = [found[arm] for found in rounds]
     median = statistics.median(taken)
     low, _, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else (median, median, median)
-    products = facts.get((name, "eager"), {}).get("products", float("nan"))
     return {
         "model": name,
         "way": way,
@@ -116,21 +135,23 @@ def _row(arm, facts, rounds, ceiling, tokens) -> dict[str, Any]:
         "spread": (high - low) / 2 / median,
         "tokens_per_second": tokens / median,
         "to_pre": statistics.median(found[arm] / found["pre", way] for found in rounds),
-        "utilisation": products / median / ceiling["products_per_second"],
+        "utilisation": facts[arm]["products"] / median / ceiling["products_per_second"],
         "peak_bytes": facts[arm].get("peak_bytes", float("nan")),
         "first_seconds": facts[arm]["first_seconds"],
     }
 
 
-def measure_ceiling(device: torch.device, rows: int, width: int, tries: int = 7) -> dict[str, float]:
+def measure_ceiling(
+    device: torch.device, rows: int, width: int, clock: Callable[[], float] = time.perf_counter, tries: int = 7
+) -> dict[str, float]:
     """The most that was seen of ``tries``: ``products_per_second``, floating-point operations of matrix products of an
     MLP's shape in the precision of a step, and ``bytes_per_second`` read and written by a copy of 64 MiB."""
     dtype = torch.bfloat16 if default_precision() == "bf16" else torch.float32
     a, b = (torch.randn(*size, device=device, dtype=dtype) for size in ((rows, width), (width, 4 * width)))
     source = torch.zeros(2**24, device=device)
     target = torch.empty_like(source)
-    product = min(timed(lambda: a @ b) for _ in range(tries))
-    copy = min(timed(lambda: target.copy_(source)) for _ in range(tries))
+    product = min(timed(lambda: a @ b, clock) for _ in range(tries))
+    copy = min(timed(lambda: target.copy_(source), clock) for _ in range(tries))
     return {"products_per_second": 8 * rows * width**2 / product, "bytes_per_second": 2 * source.nbytes / copy}
 
 
@@ -143,52 +164,6 @@ def start_up() -> dict[str, float]:
         "torch alone": "import torch",
     }
     return {name: min(timed(partial(_run, script)) for _ in range(2)) for name, script in scripts.items()}
-
-
-def grow(
-    kinds: list[str], shape: dict[str, Any], batch_size: int, steps: int, axis: str, sizes: list[int]
-) -> pd.DataFrame:
-    """Time and memory of an eager step as one thing grows.
-
-    Args:
-        kinds: residual connections.
-        shape: as in ``compare``; ``axis``, one of its keys, is replaced by each of ``sizes``, and what follows from
-            ``hidden_size`` goes along.
-
-    Returns:
-        A row for each kind and size: ``kind``, ``axis``, ``size``, ``seconds`` (median), ``peak_bytes``, and
-        ``seconds_exponent`` and ``bytes_exponent``, the slopes of both over the kind's sizes, all in logarithms.
-
-    Raises:
-        ValueError: for an axis that is not one.
-    """
-    if axis not in (axes := ("num_hidden_layers", "hidden_size", "max_position_embeddings", "vocab_size")):
-        raise ValueError(f"growth is along one of {', '.join(axes)}, not {axis!r}")
-    device, rows = torch.accelerator.current_accelerator() or torch.device("cpu"), []
-    for size in sizes:
-        grown = shape | {axis: size}
-        if axis == "hidden_size":
-            grown |= {"intermediate_size": round(size * 8 / 3), "num_attention_heads": max(1, size // 64)}
-        tokens = torch.randint(grown["vocab_size"], (batch_size, grown["max_position_embeddings"]), device=device)
-        arms, peaks = {}, {}
-        for kind in kinds:
-            model = _ours(kind, grown)().to(device)
-            arms[kind] = bare_step(model, tokens)
-            arms[kind]()
-            peaks[kind] = _peak(arms[kind], model, device)
-        rounds = [{kind: timed(step) for kind, step in arms.items()} for _ in range(steps)]
-        for kind in kinds:
-            seconds = statistics.median(taken[kind] for taken in rounds)
-            rows.append({"kind": kind, "axis": axis, "size": size, "seconds": seconds, "peak_bytes": peaks[kind]})
-    table = pd.DataFrame(rows)
-    for column, name in (("seconds", "seconds_exponent"), ("peak_bytes", "bytes_exponent")):
-        slopes = {kind: _slope(own["size"], own[column]) for kind, own in table.groupby("kind")}
-        table[name] = table.kind.map(slopes)
-    return table
-
-
-def _slope(x: pd.Series, y: pd.Series) -> float:
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0]) if len(x) > 1 else float("nan")
 
 
 def _run(script: str) -> None:
@@ -224,7 +199,7 @@ def _products(step: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def _peak(step: Callable[[], object], model: torch.nn.Module, device: torch.device) -> float:
+def peak_bytes(step: Callable[[], object], model: torch.nn.Module, device: torch.device) -> float:
     """Bytes of all tensors (weights, gradients, optimiser, activations) when they were most, as a step alone needs."""
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -253,7 +228,7 @@ def _compile(model: torch.nn.Module) -> None:
         part.compile()
 
 
-def _ours(kind: str, shape: dict[str, Any]) -> Callable[[], Any]:
+def ours(kind: str, shape: dict[str, Any]) -> Callable[[], Any]:
     return lambda: ResformerForCausalLM(ResformerConfig(**shape, residual=kind))
 
 
@@ -341,10 +316,11 @@ def rendered(found: Comparison, format: str) -> str:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
     used = ", ".join(f"{name} {about['versions'][name]}" for name in ("torch", "transformers"))
+    own = ", CPU time of one thread" if about["clock"] == "cpu" else ""
     lines += [
         "",
         f"{about['device']}, precision {about['precision']}, {used}, commit {about['commit']}",
-        f"medians of {about['rounds']} rounds in turn, {about['batch_size']} sequences, {about['shape']}",
+        f"medians of {about['rounds']} rounds in turn{own}, {about['batch_size']} sequences, {about['shape']}",
         f"ceiling: {ceiling['products_per_second'] / 1e9:,.0f} GF/s of matrix products, "
         f"{ceiling['bytes_per_second'] / 1e9:.1f} GB/s of a copy",
     ]

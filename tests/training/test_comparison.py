@@ -1,12 +1,13 @@
 """The benchmark: each model is a model of that size, each row is what it says; no time is asserted."""
 
 import json
+import time
 
 import pytest
 import torch
 from resformer.recipes.benchmark import main
 
-from resformer.training import comparison
+from resformer.training import comparison, growth
 
 SHAPE = {
     "vocab_size": 32, "hidden_size": 16, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -23,7 +24,7 @@ def quick(monkeypatch):
 def test_models_of_other_packages_are_of_equal_size_and_learn(name):
     if name == "x-transformers":
         pytest.importorskip("x_transformers")
-    ours = comparison._ours("pre", SHAPE)()
+    ours = comparison.ours("pre", SHAPE)()
     theirs = comparison._THEIRS[name](SHAPE)()
     sizes = [sum(p.numel() for p in model.parameters() if p.ndim > 1) for model in (ours, theirs)]
     positions = SHAPE["max_position_embeddings"] * SHAPE["hidden_size"] if name == "gpt2" else 0
@@ -53,19 +54,58 @@ def test_every_model_has_a_row_and_pre_is_always_there(quick):
 
 def test_memory_grows_as_one_knows(quick):
     """Weights and moments of two thirds of a model are its embedding: bytes grow with the vocabulary, not faster."""
-    table = comparison.grow(["pre"], SHAPE, 1, 1, "vocab_size", [10_000, 20_000, 40_000])
+    table = growth.grow(["pre"], SHAPE, 1, 1, "vocab_size", [10_000, 20_000, 40_000])
     assert list(table["size"]) == [10_000, 20_000, 40_000]
     assert table.bytes_exponent[0] == pytest.approx(1, abs=0.1)
     with pytest.raises(ValueError, match="num_hidden_layers"):
-        comparison.grow(["pre"], SHAPE, 1, 1, "depth", [1, 2])
+        growth.grow(["pre"], SHAPE, 1, 1, "depth", [1, 2])
 
 
-def test_the_program_prints_what_can_be_read_again(quick, capsys):
+def test_the_program_prints_what_can_be_read_again(quick, capsys, tmp_path):
     small = "--hidden_size 64 --num_hidden_layers 2 --sequence_length 16 --batch_size 2 --steps 1"
     assert main(f"{small} --loop false --others none --format json".split()) == 0
     assert [row["model"] for row in json.loads(capsys.readouterr().out)["table"]] == ["pre"]
-    assert main(f"{small} --growth num_hidden_layers=1,2 --format json".split()) == 0
-    assert {row["size"] for row in json.loads(capsys.readouterr().out)} == {1, 2}
+    figure = tmp_path / "growth.svg"
+    grown = ["--growth", "num_hidden_layers=1,2 vocab_size=8,16", "--output", str(figure), "--clock", "cpu"]
+    assert main([*small.split(), *grown, "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["axis"], row["size"]) for row in rows] == [
+        ("num_hidden_layers", 1), ("num_hidden_layers", 2), ("vocab_size", 8), ("vocab_size", 16)
+    ]  # fmt: skip
+    assert all(title in figure.read_text() for title in ("blocks", "vocabulary", "seconds of a step"))
+
+
+def test_exponents_are_those_of_the_larger_sizes(monkeypatch):
+    """Time that is constant below 4 and quadratic above."""
+
+    def taken(kinds, shape, batch_size, steps, axis, size, clock):
+        return {kind: (max(16, size**2), 2.0 * size) for kind in kinds}
+
+    monkeypatch.setattr(growth, "_in_turn", taken)
+    table = growth.grow(["pre", "hyper"], SHAPE, 1, 1, "num_hidden_layers", [1, 2, 4, 8, 16])
+    assert table.seconds_exponent.tolist() == pytest.approx([2] * 10)
+    shown = growth.exponents(table)
+    assert shown["bytes_exponent", "num_hidden_layers"].to_dict() == pytest.approx({"pre": 1, "hyper": 1})
+
+
+@pytest.mark.slow
+def test_a_step_of_several_processes_is_timed_too():
+    table = growth.grow(["pre"], SHAPE, 4, 4, "processes", [1, 2])
+    assert list(table["size"]) == [1, 2]
+    assert (table.seconds > 0).all()
+
+
+def test_the_clock_of_a_process_does_not_count_what_others_do(quick, monkeypatch):
+    threads = torch.get_num_threads()
+    _, timer = comparison.clock_and_device("cpu")
+    assert torch.get_num_threads() == 1
+    before = timer()
+    time.sleep(0.2)
+    assert timer() - before < 0.1
+    torch.set_num_threads(threads)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("meta"))
+    with pytest.raises(ValueError, match="wall"):
+        comparison.clock_and_device("cpu")
 
 
 @pytest.mark.parametrize("words", ["--others lama", "--ways slow", "--growth depth", "--growth depth=1,2"])

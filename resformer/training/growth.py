@@ -1,0 +1,98 @@
+"""What a step takes as one thing grows: depth, width, tokens, vocabulary, processes."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .benchmark import bare_step, timed
+from .comparison import clock_and_device, ours, peak_bytes
+from .launched import launched_run
+
+AXES = ("num_hidden_layers", "hidden_size", "max_position_embeddings", "vocab_size", "processes")
+
+
+def grow(
+    kinds: list[str],
+    shape: dict[str, Any],
+    batch_size: int,
+    steps: int,
+    axis: str,
+    sizes: list[int],
+    clock: str = "wall",
+) -> pd.DataFrame:
+    """Time and memory of an eager step as one thing grows.
+
+    Args:
+        kinds: residual connections.
+        shape: as in ``compare``; ``axis``, one of its keys, is replaced by each of ``sizes``, and what follows from
+            ``hidden_size`` goes along. ``processes`` is not of the shape: runs of ``train.py`` share a batch on CPUs.
+        clock: as in ``compare``; by the wall for ``processes``.
+
+    Returns:
+        A row for each kind and size: ``kind``, ``axis``, ``size``, ``seconds`` (median), ``peak_bytes`` (nan for
+        ``processes``), and ``seconds_exponent`` and ``bytes_exponent``, the slopes of both over the larger half of the
+        kind's sizes, all in logarithms: what a step takes however small it is hides the slope of the smaller ones.
+
+    Raises:
+        ValueError: for an axis that is not one.
+    """
+    if axis not in AXES:
+        raise ValueError(f"growth is along one of {', '.join(AXES)}, not {axis!r}")
+    rows = []
+    for size in sizes:
+        taken = _in_processes if axis == "processes" else _in_turn
+        for kind, (seconds, peak) in taken(kinds, shape, batch_size, steps, axis, size, clock).items():
+            rows.append({"kind": kind, "axis": axis, "size": size, "seconds": seconds, "peak_bytes": peak})
+    table = pd.DataFrame(rows)
+    for column, name in (("seconds", "seconds_exponent"), ("peak_bytes", "bytes_exponent")):
+        slopes = {kind: _slope(own["size"], own[column]) for kind, own in table.groupby("kind")}
+        table[name] = table.kind.map(slopes)
+    return table
+
+
+def exponents(table: pd.DataFrame) -> pd.DataFrame:
+    """Of time and memory, a row for each kind and two columns for each axis."""
+    return table.pivot_table(["seconds_exponent", "bytes_exponent"], "kind", "axis", "first", sort=False)
+
+
+def _in_turn(kinds, shape, batch_size, steps, axis, size, clock) -> dict[str, tuple[float, float]]:
+    device, timer = clock_and_device(clock)
+    grown = shape | {axis: size}
+    if axis == "hidden_size":
+        grown |= {"intermediate_size": round(size * 8 / 3), "num_attention_heads": max(1, size // 64)}
+    tokens = torch.randint(grown["vocab_size"], (batch_size, grown["max_position_embeddings"]), device=device)
+    arms, peaks = {}, {}
+    for kind in kinds:
+        model = ours(kind, grown)().to(device)
+        arms[kind] = bare_step(model, tokens)
+        arms[kind]()
+        peaks[kind] = peak_bytes(arms[kind], model, device)
+    rounds = [{kind: timed(step, timer) for kind, step in arms.items()} for _ in range(steps)]
+    return {kind: (statistics.median(taken[kind] for taken in rounds), peaks[kind]) for kind in kinds}
+
+
+def _in_processes(kinds, shape, batch_size, steps, axis, size, clock) -> dict[str, tuple[float, float]]:
+    """The mean step of a run, which the batch's sequences must divide."""
+    length = shape["max_position_embeddings"]
+    told = {f"model.{key}": shape[key] for key in ("num_hidden_layers", "hidden_size", "num_attention_heads")}
+    told |= {"data.sequence_length": length, "train.batch_size": batch_size, "train.max_steps": steps}
+    told |= {"train.record_every": 0, "train.eval_every": steps, "train.eval_sequences": batch_size}
+    found = {}
+    for kind in kinds:
+        summary = launched_run("cpu-2", size, told | {"model.residual": kind}, cpu=True)
+        if summary["exit_code"]:
+            raise RuntimeError(f"{kind} in {size} processes: {summary['error']}")
+        found[kind] = (batch_size * length / summary["tokens_per_second"], float("nan"))
+    return found
+
+
+def _slope(x: pd.Series, y: pd.Series) -> float:
+    if len(x) < 2 or y.isna().any():
+        return float("nan")
+    larger = slice(min(len(x) // 2, len(x) - 2), None)
+    return float(np.polyfit(np.log(x[larger]), np.log(y[larger]), 1)[0])
