@@ -129,7 +129,7 @@ class Trained:
         yield WHOLE, "excess", run.loss - summary["unigram_entropy"]
         yield WHOLE, "failed", float(run.end_state in FAILED or not np.isfinite(run.val_loss))
         if (spikes := summary.get("spikes")) is not None:
-            yield WHOLE, "gradient_spikes", 1000 * len(spikes["grad_norm"]) / run.steps
+            yield WHOLE, "gradient_spikes", 1000 * len(spikes["grad_norm"]) / max(1, run.steps)
         if self.bar is not None:
             yield WHOLE, "steps_to_bar", steps_to(Run(folder).metrics, self.bar)
         if self.recorded:
