@@ -38,7 +38,8 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Plot:
-    """What is drawn of the table: a metric over x, or over the layers at ``layers_at``."""
+    """What is drawn of the table: a metric over x, or over the layers at ``layers_at``; of a ``share``, which is 0 or 1
+    in each run, the mean."""
 
     metric: str
     title: str
@@ -47,6 +48,7 @@ class Plot:
     log_x: bool = True
     log_y: bool = True
     layers_at: float | None = None
+    share: bool = False
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,9 @@ def figure(claim: Claim, one: Stored) -> Figure:
     note = f"{claim.sees} {claim.shows_not}"
     if gone := _not_drawn(claim, one):
         note += f" Zero or not finite, so not drawn: {gone}."
-    return Figure(claim.name, title, f"{how} Lines are medians, bands reach over seeds.", panels, note=note)
+    return Figure(
+        claim.name, title, f"{how} Lines are medians, bands reach over seeds; shares are of all.", panels, note=note
+    )
 
 
 def _not_drawn(claim: Claim, one: Stored) -> str:
@@ -122,6 +124,9 @@ def _panel(plot: Plot, one: Stored) -> Panel | None:
         return None
     if frame.x.nunique() == 1:
         return Panel(plot.title, _by_arm(frame, plot), switch=plot.log_y)
+    if plot.share:
+        frame = frame.groupby(["arm", "x"], as_index=False, sort=False).value.mean()
+        frame["seed"] = 0
     rows = over_seeds(frame.rename(columns={"arm": "part"}), "part", "x")
     scale = alt.Scale(type="log", nice=False) if plot.log_x and (rows.x > 0).all() else alt.Scale(zero=False)
     x = alt.X("x:Q", title=plot.x + (" (log)" if scale.to_dict().get("type") else ""), scale=scale)

@@ -29,7 +29,7 @@ DEEP_FOR_LONGER = Trained({"pre": SIX["pre"]}, {"laptop": (200,), "gpu": (200,)}
                           steps={"laptop": 450, "gpu": 6000})  # fmt: skip
 
 LOSS = Plot("loss", "held-out loss", "nats per token", log_y=False)
-FAILURES = Plot("failed", "ended stuck or diverged", "share of the runs", log_y=False)
+FAILURES = Plot("failed", "ended stuck or diverged", "share of the runs", log_y=False, share=True)
 EXCESS = Plot("excess", "held-out loss above the unigram entropy", "nats per token", log_y=False)
 SMALL = "64 wide, bytes of Python's standard library, 512 tokens a step, AdamW at 3e-3"
 
@@ -213,7 +213,7 @@ CLAIMS = (
         ),
         plots=(Plot("loss", "held-out loss", "nats per token", x="steps of warm-up", log_x=False, log_y=False),
                Plot("failed", "ended stuck or diverged", "share of the runs", x="steps of warm-up", log_x=False,
-                    log_y=False)),
+                    log_y=False, share=True)),
         sees="Two lines from no warm-up to a third of the run: steep where the first steps do harm.",
         shows_not="Not shown: other rates; a lower one needs less warm-up.",
         settles="warm-up crossed with rates and depths (--size gpu)",
