@@ -73,7 +73,7 @@ def test_any_one_kind_round_trips_through_its_config(kind, layers, rate):
 
 # What is written, and what the one line must name: the thing, what is allowed, the nearest match.
 REFUSED = {
-    "prr": ["'prr'", "did you mean 'pre'", "deepnorm"],
+    "pree": ["'pree'", "did you mean 'pre'", "deepnorm"],
     "layerscale(ini=1)": ["'ini'", "did you mean 'init'"],
     "pre(norm=1)": ["'pre' has no option 'norm'", "drop_path"],
     "layerscale(init=large)": ["'init'", "'large'", "float"],
