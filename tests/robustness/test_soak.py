@@ -21,7 +21,7 @@ def test_a_damaged_run_and_a_full_disk_are_real(tmp_path):
     """What the soak does, it does: a disk that is full, a file that is another, a clock that goes back."""
     disk = soak.Disk(tmp_path / "disk")
     try:
-        harness = soak.Soak(soak.Runs(tmp_path), disk, [], 1)
+        harness = soak.Soak(soak.Runs(tmp_path), disk, [], 1000)
         (harness.run / "checkpoints" / "step-00000050").mkdir(parents=True)
         (harness.run / "checkpoints" / "step-00000050" / "model.safetensors").write_bytes(bytes(100))
         harness.damage_a_file()
