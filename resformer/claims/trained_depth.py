@@ -200,8 +200,7 @@ CLAIMS = (
               "same without",
         number="8.45 against 34 BLEU",
         ours="12 blocks, LayerNorm, ReLU, Xavier, no clipping, 64 wide, 512 tokens a step, Adam at 1e-3, 300 steps, "
-             "the "
-             "first 0 or 100 of them warm-up, 6 seeds; held-out loss",
+             "the first 0 or 100 of them warm-up, 6 seeds; held-out loss",
         study=Trained({"pre": {"model.residual": "pre"}, "post": {"model.residual": "post"}},
                       {"laptop": (0, 100), "gpu": (0, 100)}, seeds=6, x=WARMUP, learning_rate=1e-3,
                       base={**AS_IN_2020, BLOCKS: 12}, steps={"laptop": 300}),

@@ -21,6 +21,26 @@ TURN = Plot("angular_distance", "how far each block turns the stream", "share of
             log_y=False, layers_at=24)  # fmt: skip
 READING = "12 blocks, 64 wide, 512 tokens a step, AdamW at 3e-3, 300 steps, 4 seeds"
 
+
+def surroundings(depth: int) -> tuple[Plot, ...]:
+    """The loss around the weights of models of so many blocks, and how smooth it is there."""
+    return (
+        Plot("loss_along", "along a filter-normalised direction (10: the trained weights)", "nats per token",
+             x="place on the line", layers_at=depth, log_x=False, log_y=False),
+        Plot("non_convexity", "share of negative curvature", "|smallest| over largest eigenvalue", log_x=False),
+        Plot("gradient_change", "does the gradient keep its word?", "change, share of the gradient", log_x=False),
+    )  # fmt: skip
+
+
+def rougher(arm: str, depth: int) -> tuple[Criterion, ...]:
+    """That an arm's landscape is less convex than that of pre, and its gradient changes faster."""
+    return tuple(
+        Criterion(f"{words}, {arm} over pre: decades", Decades(Over(At(metric, arm, depth), At(metric, "pre", depth))),
+                  low=0)
+        for words, metric in (("non-convexity", "non_convexity"), ("change of the gradient", "gradient_change"))
+    )  # fmt: skip
+
+
 CLAIMS = (
     Claim(
         name="features-reused",
@@ -95,28 +115,18 @@ CLAIMS = (
         paper="ResNet-56 without skips has a chaotic, non-convex surface around its minimum; with skips a smooth one",
         number="convex with skips",
         ours="8 blocks, 32 wide, 512 tokens a step, AdamW at 3e-3, 200 steps, 4 seeds; |smallest| over largest "
-             "eigenvalue "
-             "of the Hessian, and the change of the gradient on a way of 1 % of the weights' length; plain over pre",
+             "eigenvalue of the Hessian, and the change of the gradient on a way of 1 % of the weights' length; plain "
+             "over pre",
         study=Trained({"pre": {"model.residual": "pre"}, "plain": {"model.residual": "plain"}},
                       {"laptop": (8,), "gpu": (8,)}, seeds=4, base={"model.hidden_size": 32},
                       looks=(Curve(), Profile())),
-        criteria=(
-            Criterion("non-convexity, plain over pre: decades",
-                      Decades(Over(At("non_convexity", "plain", 8), At("non_convexity", "pre", 8))), low=0),
-            Criterion("change of the gradient, plain over pre: decades",
-                      Decades(Over(At("gradient_change", "plain", 8), At("gradient_change", "pre", 8))), low=0),
-        ),
-        plots=(Plot("loss_along", "along a filter-normalised direction (10: the trained weights)", "nats per token",
-                    x="place on the line", layers_at=8, log_x=False, log_y=False),
-               Plot("non_convexity", "share of negative curvature", "|smallest| over largest eigenvalue", log_x=False),
-               Plot("gradient_change", "does the gradient keep its word?", "change, share of the gradient",
-                    log_x=False),
+        criteria=rougher("plain", 8),
+        plots=(*surroundings(8),
                Plot("sharpness", "largest eigenvalue of the Hessian", "lambda_max", log_x=False),
                Plot("trace", "its trace", "trace", log_x=False, log_y=False)),
         sees="The loss around the trained weights, and four numbers for how smooth it is there.",
         shows_not="Not shown: equal losses; the plain network ends where it has learned frequencies alone, and a "
-                  "plateau "
-                  "is smooth in its own way.",
+                  "plateau is smooth in its own way.",
         settles="landscape-shallow: a depth at which the plain network may train as well",
     ),
     Claim(
@@ -129,19 +139,9 @@ CLAIMS = (
         study=Trained({"pre": {"model.residual": "pre"}, "plain": {"model.residual": "plain"}},
                       {"laptop": (2,), "gpu": (2,)}, seeds=4, base={"model.hidden_size": 32},
                       looks=(Curve(), Profile()), steps={"laptop": 400}),
-        criteria=(
-            Criterion("non-convexity, plain over pre: decades",
-                      Decades(Over(At("non_convexity", "plain", 2), At("non_convexity", "pre", 2))), low=0),
-            Criterion("change of the gradient, plain over pre: decades",
-                      Decades(Over(At("gradient_change", "plain", 2), At("gradient_change", "pre", 2))), low=0),
-        ),
-        plots=(Plot("loss_along", "along a filter-normalised direction (10: the trained weights)", "nats per token",
-                    x="place on the line", layers_at=2, log_x=False, log_y=False),
-               Plot("loss", "held-out loss", "nats per token", log_x=False, log_y=False),
-               Plot("non_convexity", "share of negative curvature", "|smallest| over largest eigenvalue", log_x=False),
-               Plot("gradient_change", "does the gradient keep its word?", "change, share of the gradient",
-                    log_x=False)),
-        sees="The same numbers where both networks are shallow enough to learn.",
+        criteria=rougher("plain", 2),
+        plots=(*surroundings(2), LOSS),
+        sees="The same numbers at two blocks, and the loss that each network reaches there.",
         shows_not="Not shown: deep networks, which the claim is about, and of which the plain ones do not learn here.",
         settles="landscape-half, for plain networks do not learn at 2 blocks either",
     ),
@@ -161,18 +161,9 @@ CLAIMS = (
         criteria=(
             Criterion("skips around attention only: nats above the unigram entropy",
                       At("excess", "attention only", 4), high=-0.1),
-            Criterion("non-convexity, over pre: decades",
-                      Decades(Over(At("non_convexity", "attention only", 4), At("non_convexity", "pre", 4))), low=0),
-            Criterion("change of the gradient, over pre: decades",
-                      Decades(Over(At("gradient_change", "attention only", 4), At("gradient_change", "pre", 4))),
-                      low=0),
+            *rougher("attention only", 4),
         ),
-        plots=(Plot("loss_along", "along a filter-normalised direction (10: the trained weights)", "nats per token",
-                    x="place on the line", layers_at=4, log_x=False, log_y=False),
-               Plot("loss", "held-out loss", "nats per token", log_x=False, log_y=False),
-               Plot("non_convexity", "share of negative curvature", "|smallest| over largest eigenvalue", log_x=False),
-               Plot("gradient_change", "does the gradient keep its word?", "change, share of the gradient",
-                    log_x=False)),
+        plots=(*surroundings(4), LOSS),
         sees="The same numbers for networks that have lost half of their skips.",
         shows_not="Not shown: equal losses, at which sharpness would compare.",
         settles="runs that are stopped at equal losses",
@@ -186,8 +177,7 @@ CLAIMS = (
               "0",
         number="variance of LNS below that of Pre-LN",
         ours="24 blocks, 64 wide, 512 tokens a step, AdamW at 3e-3, 300 steps, 4 seeds; RMS of the stream at the end, "
-             "and "
-             "turn of the last quarter of the blocks over that of the first",
+             "and turn of the last quarter of the blocks over that of the first",
         study=CURSE,
         criteria=(
             Criterion("stream's RMS at the end, Pre-LN over LNS", Over(At("stream_rms", "pre", 24, 23),
@@ -223,8 +213,7 @@ CLAIMS = (
         paper="27B model: composite gain of hyper-connections peaks at about 3,000, of mHC at about 1.6",
         number="3,000 against 1.6",
         ours="12 blocks (24 mixings), 64 wide, 4 streams, 512 tokens a step, AdamW at 3e-3, 200 steps, 3 seeds; "
-             "largest "
-             "absolute row sum of the product of all mixings",
+             "largest absolute row sum of the product of all mixings",
         study=Trained({"hyper": {"model.residual": "hyper"}, "mhc": {"model.residual": "mhc"}},
                       {"laptop": (12,), "gpu": (12,)}, seeds=3, recorded=("composite_gain.forward",)),
         criteria=(
@@ -245,8 +234,7 @@ CLAIMS = (
         paper="the two together take the spike score of the gradient norm from 0.108 to 0.069; neither alone helps",
         number="0.108 to 0.069",
         ours="24 blocks, 64 wide, 512 tokens a step, AdamW at 1e-2, 5 steps of warm-up, 200 steps, 4 seeds; spikes of "
-             "the "
-             "gradient norm per 1,000 steps",
+             "the gradient norm per 1,000 steps",
         study=Trained({"pre": {"model.residual": "pre"}, "res_post": {"model.residual": "res_post"},
                        "res_post with qk-norm": {"model.residual": "res_post", "model.qk_norm": "projection"}},
                       {"laptop": (24,), "gpu": (24,)}, seeds=4, learning_rate=1e-2, base={"schedule.warmup_steps": 5}),
@@ -255,7 +243,7 @@ CLAIMS = (
                 At("gradient_spikes", "pre", 24), At("gradient_spikes", "res_post with qk-norm", 24)), low=0),
         ),
         plots=(Plot("gradient_spikes", "spikes of the gradient norm", "per 1,000 steps", log_x=False, log_y=False),
-               Plot("loss", "held-out loss", "nats per token", log_x=False, log_y=False)),
+               LOSS),
         sees="How often the gradient norm jumps by eight of its own deviations.",
         shows_not="Not shown: the spike score of the paper, which needs thousands of steps.",
         settles="5,000 steps (--size gpu)",

@@ -28,7 +28,7 @@ CLAIMS = (
         ours="4 blocks, 64 wide, bytes, 200 steps of 512 tokens, 8 seeds; standard deviation of the held-out loss",
         study=Trained({"pre": {"model.residual": "pre"}}, {"laptop": (4,), "gpu": (4,)}, seeds=8),
         criteria=(Criterion("standard deviation, nats", Spread(At("loss", "pre", 4)), high=0.03),),
-        plots=(Plot("loss", "held-out loss", "nats per token", log_x=False, log_y=False),),
+        plots=(LOSS,),
         sees="The range of the final loss over seeds that change weights, data order and nothing else.",
         shows_not="Not shown: larger or longer runs, which scatter less.",
         settles="seed-noise-longer, then the size of the paper",
@@ -43,7 +43,7 @@ CLAIMS = (
         study=Trained({"pre": {"model.residual": "pre"}}, {"laptop": (4,), "gpu": (4,)}, seeds=8,
                       steps={"laptop": 800, "gpu": 8000}),
         criteria=(Criterion("standard deviation, nats", Spread(At("loss", "pre", 4)), high=0.03),),
-        plots=(Plot("loss", "held-out loss", "nats per token", log_x=False, log_y=False),),
+        plots=(LOSS,),
         sees="The same eight seeds, four times as long.",
         shows_not="Not shown: larger models.",
         settles="the size of the paper",
@@ -55,8 +55,7 @@ CLAIMS = (
         paper="10M to 1.2B parameters: sensitivity falls as warm-up grows from 1,000 to 25,000 of 100,000 steps",
         number="falls",
         ours="pre, 6 blocks, 64 wide, 512 tokens a step, AdamW, 200 steps, the first 0, 33 or 100 of them warm-up, "
-             "rates "
-             "1e-3 to 1e-1, 4 seeds; mean over rates of the clipped loss less the least",
+             "rates 1e-3 to 1e-1, 4 seeds; mean over rates of the clipped loss less the least",
         study=Trained({"no warm-up": {"schedule.warmup_steps": 0}, "33 steps": {"schedule.warmup_steps": 33},
                        "100 steps": {"schedule.warmup_steps": 100}},
                       {"laptop": RATES, "gpu": RATES}, seeds=4, x=RATE, base={BLOCKS: 6}),
@@ -74,12 +73,10 @@ CLAIMS = (
         says="QK-norm makes the loss less sensitive to the learning rate",
         source="Wortsman et al. 2023, arXiv:2309.14322, figure 1",
         paper="10M to 1.2B parameters: with QK-norm and a z-loss models train at rates up to 0.3; without, the "
-              "attention "
-              "logits grow and the rate at which runs diverge falls with size",
+              "attention logits grow and the rate at which runs diverge falls with size",
         number="S falls",
         ours="pre, 6 blocks, 64 wide, 512 tokens a step, AdamW without decay, 200 steps, 30 of them warm-up, rates "
-             "1e-3 "
-             "to 3e-1, 4 seeds; mean over rates of the clipped loss less the least",
+             "1e-3 to 3e-1, 4 seeds; mean over rates of the clipped loss less the least",
         study=Trained({"without": {"model.qk_norm": "none"}, "with qk-norm": {"model.qk_norm": "head"}},
                       {"laptop": (1e-3, 1e-2, 1e-1, 3e-1), "gpu": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)}, seeds=4,
                       x=RATE, base={BLOCKS: 6, "optimizer.weight_decay": 0}, recorded=("attention_logit_max",)),
@@ -99,8 +96,7 @@ CLAIMS = (
         paper="sensitivity grows faster with depth than with width (512 wide, or 6 layers)",
         number="depth before width",
         ours="GPU only: pre, 512 wide, 4, 8 and 16 blocks, five rates, 3 seeds; mean over rates of the clipped loss "
-             "less "
-             "the least",
+             "less the least",
         study=Trained({f"{n} blocks": {BLOCKS: n} for n in (4, 8, 16)}, {"gpu": RATES}, seeds=3, x=RATE),
         criteria=(Criterion("16 less 4 blocks: sensitivity", Minus(Sensitivity("16 blocks"), Sensitivity("4 blocks")),
                             low=0),),
@@ -114,12 +110,10 @@ CLAIMS = (
         says="ReZero reaches a given loss in fewer steps than Pre-LN",
         source="Bachlechner et al. 2020, arXiv:2003.04887, table 1",
         paper="12 layers, enwik8, to 1.2 bits per byte: 8,800 steps of ReZero, 13,690 of Post-LN with warm-up, 17,765 "
-              "of "
-              "Pre-LN",
+              "of Pre-LN",
         number="0.50 of Pre-LN's steps",
         ours="12 blocks, 64 wide, 512 tokens a step, AdamW, 300 steps, each arm at the best of 1e-3, 3e-3, 1e-2 "
-             "(chosen "
-             "by the other seeds), 4 seeds; steps to a training loss of 2.7 nats",
+             "(chosen by the other seeds), 4 seeds; steps to a training loss of 2.7 nats",
         study=Trained({"pre": {"model.residual": "pre"}, "post": {"model.residual": "post"}, "rezero": NAKED},
                       {"laptop": (1e-3, 3e-3, 1e-2), "gpu": (3e-4, 1e-3, 3e-3)}, seeds=4, x=RATE, base={BLOCKS: 12},
                       bar=2.7, steps={"laptop": 300}),
@@ -140,8 +134,7 @@ CLAIMS = (
         paper="350M, 24 blocks, 6B tokens: perplexity 15.21 to 14.41; the reverse order diverges with Post-LN",
         number="-0.054 nat",
         ours="12 blocks, 64 wide, 512 tokens a step, AdamW at 3e-3, 300 steps, branches whole after 60, 4 seeds; "
-             "held-out "
-             "loss",
+             "held-out loss",
         study=PRORES,
         criteria=(
             Criterion("shallow to deep less deep to shallow: nats",
@@ -160,14 +153,12 @@ CLAIMS = (
     Claim(
         name="adaptive-edge",
         says="Full-batch Adam trains at the adaptive edge of stability: the preconditioned sharpness settles at 38 "
-             "over "
-             "the rate",
+             "over the rate",
         source="Cohen et al. 2022, arXiv:2207.14484",
         paper="(2 + 2 b1) / (1 - b1) = 38 at b1 = 0.9, for CNNs, ResNets and a Transformer",
         number="1 of the edge",
         ours="2 blocks, 32 wide, bytes, one batch of 64 sequences of 32, Adam (0.9, 0.999) at 3e-4, 1e-3 and 3e-3, "
-             "1,500 "
-             "steps, 3 seeds; largest eigenvalue of P^-1 H times rate / 38, mean over the last third",
+             "1,500 steps, 3 seeds; largest eigenvalue of P^-1 H times rate / 38, mean over the last third",
         study=FullBatch((3e-4, 1e-3, 3e-3), 3, {
             "laptop": EDGE | {"sequences": 64, "sequence_length": 32, "steps": 1500},
             "gpu": EDGE | {"hidden_size": 128, "num_hidden_layers": 4, "sequences": 64, "sequence_length": 128,

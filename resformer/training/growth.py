@@ -77,7 +77,7 @@ def _in_turn(kinds, shape, batch_size, steps, axis, size, clock) -> dict[str, tu
 
 
 def _in_processes(kinds, shape, batch_size, steps, axis, size, clock) -> dict[str, tuple[float, float]]:
-    """The mean step of a run, which the batch's sequences must divide."""
+    """The mean step of a run; the processes must divide its batch."""
     length = shape["max_position_embeddings"]
     told = {f"model.{key}": shape[key] for key in ("num_hidden_layers", "hidden_size", "num_attention_heads")}
     told |= {"data.sequence_length": length, "train.batch_size": batch_size, "train.max_steps": steps}
@@ -94,5 +94,5 @@ def _in_processes(kinds, shape, batch_size, steps, axis, size, clock) -> dict[st
 def _slope(x: pd.Series, y: pd.Series) -> float:
     if len(x) < 2 or y.isna().any():
         return float("nan")
-    larger = slice(min(len(x) // 2, len(x) - 2), None)
-    return float(np.polyfit(np.log(x[larger]), np.log(y[larger]), 1)[0])
+    first = min(len(x) // 2, len(x) - 2)
+    return float(np.polyfit(np.log(x.iloc[first:]), np.log(y.iloc[first:]), 1)[0])
