@@ -12,7 +12,7 @@ from resformer import ResformerConfig, ResformerForCausalLM
 from resformer.claims import CLAIMS, edge, page
 from resformer.claims.edge import FullBatch
 from resformer.claims.studies import SIZES
-from resformer.claims.swept import BLOCKS, RATE, Trained, last_look, steps_to
+from resformer.claims.swept import BLOCKS, RATE, WARMUP, Trained, last_look, steps_to
 from resformer.claims.terms import COLUMNS
 from resformer.claims.trained_looks import Lesions, Profile, Reads, Withheld
 from resformer.stability import curvature
@@ -174,11 +174,13 @@ def tiny(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("claim", TRAINED, ids=lambda claim: claim.name)
 def test_it_runs_at_a_tiny_size(claim, tiny, tmp_path):
-    """At both sizes, as far as the machinery goes: twelve steps, at most four blocks."""
+    """At both sizes, as far as the machinery goes: a dozen steps, or its warm-up, and at most four blocks."""
     study = claim.study
     for size in study.sizes:
         few = {size: (4,) if study.x == BLOCKS else study.values[size][:2]}
-        small = dataclasses.replace(study, seeds=2, steps={size: 12}, values=few, base={**study.base, **tiny})
+        warmups = [arm.get(WARMUP, 0) for arm in study.arms.values()] + list(few[size] if study.x == WARMUP else ())
+        steps = {size: max(12, *warmups)}
+        small = dataclasses.replace(study, seeds=2, steps=steps, values=few, base={**study.base, **tiny})
         found = small.table(tmp_path / size, size)
         assert set(found.arm) == set(study.arms) and set(found.seed) == {0, 1}
         assert {"loss", "excess", "failed"} <= set(found.metric)
