@@ -1,5 +1,9 @@
 import torch
+from hypothesis import settings
 
+# How long an example takes is no property of it: a machine that does other things is slow at any of them.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 torch.set_num_threads(1)
 
 

@@ -46,7 +46,7 @@ def test_one_file_is_split_like_the_public_anchor(tmp_path: Path) -> None:
     assert 3.2 < loaded.unigram_entropy < 3.4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     documents=st.lists(st.text(min_size=1, max_size=9), min_size=1, max_size=40),
     fraction=st.floats(0.01, 0.5),

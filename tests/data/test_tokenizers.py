@@ -32,13 +32,13 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return AutoTokenizer.from_pretrained(folder)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=st.text(st.sampled_from(ALPHABET)))
 def test_round_trip_of_known_characters(saved: PreTrainedTokenizerFast, text: str) -> None:
     assert saved.decode(saved(text)["input_ids"]) == text
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=st.text())
 def test_round_trip_of_any_text(text: str) -> None:
     tokenizer = byte_tokenizer()
@@ -46,7 +46,7 @@ def test_round_trip_of_any_text(text: str) -> None:
     assert ids == list(text.encode("utf-8")) and tokenizer.decode(ids) == text
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text())
 def test_bpe_round_trip_of_any_text(text: str) -> None:
     assert BPE.decode(BPE(text)["input_ids"]) == text
@@ -88,7 +88,7 @@ def test_a_corpus_that_names_the_end_of_text_does_not_end_there(tmp_path: Path, 
     assert loaded.tokenizer.decode(loaded.train.tokens) == text[: int(len(text) * 0.9)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=st.text(st.sampled_from("ab1 \n\r\t.,'s。你　\u00a0é"), max_size=30))
 def test_pieces_of_a_long_document_tokenise_like_the_whole(text: str) -> None:
     for match in _SAFE_CUT.finditer(text.encode()):

@@ -85,7 +85,7 @@ whole_blocks = st.builds(lambda kind, count: [kind] * count, st.sampled_from(WHO
 patterns = st.lists(by_sublayer | whole_blocks, min_size=1, max_size=3).map(lambda parts: [*itertools.chain(*parts)])
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(patterns)
 def test_every_check_holds_for_any_mix(residual):
     mix = subject(residual, num_hidden_layers=len(residual))

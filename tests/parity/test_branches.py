@@ -132,7 +132,7 @@ def test_sub_ln_norms_inside_the_branches(depth, gated):
     hold("sub_ln", depth, gated_mlp=gated)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     residual=st.sampled_from(["pre", "sub_ln", HYBRID_NORM, "norm_add"]),
     depth=st.integers(1, 4),

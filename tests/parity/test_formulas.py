@@ -32,7 +32,7 @@ def test_every_kind_at_every_depth(kind, depth):
 
 
 @pytest.mark.parametrize("kind", FORMULAS)
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(data=st.data(), depth=st.integers(1, 6), seed=st.integers(0, 99), norm=st.sampled_from(["rmsnorm", "layernorm"]))
 def test_random_options(kind, data, depth, seed, norm):
     depth = max(depth, SHALLOWEST.get(kind, 1))

@@ -94,7 +94,7 @@ def block(draw):
     return {"attention": draw(connection(mixable)), "mlp": draw(connection(mixable))}
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(stack=st.lists(block(), min_size=1, max_size=3), repeats=st.integers(1, 3), seed=st.integers(0, 99))
 def test_random_mixes(stack, repeats, seed):
     """Any kinds with any options in any order; runs of up to three blocks."""
@@ -102,7 +102,7 @@ def test_random_mixes(stack, repeats, seed):
     hold(stack, len(stack), seed)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     stack=st.lists(connection(st.one_of(KIND, st.just("two_norms"))), min_size=1, max_size=3),
     repeats=st.integers(1, 3),

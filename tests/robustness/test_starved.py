@@ -30,9 +30,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", place], check=True)
 
 
-def limited(size: int) -> tuple[str, ...]:
-    """A launcher under which no file grows beyond ``size`` bytes (EFBIG): what a quota feels like."""
-    code = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); "
+def limited(size: int, what: str = "RLIMIT_FSIZE") -> tuple[str, ...]:
+    """A launcher under which no file grows beyond ``size`` bytes (EFBIG, what a quota feels like), or another limit."""
+    code = f"import os, resource, sys; resource.setrlimit(resource.{what}, ({size}, {size})); "
     return (sys.executable, "-c", code + "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])")
 
 
@@ -120,6 +120,19 @@ def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path, monkeypatch, 
     monkeypatch.setattr(setup, "write_yaml", fails)
     with pytest.raises(OSError, match=advice):
         Runs(tmp_path).here("none")
+
+
+def test_a_limit_on_the_address_space_costs_the_figures_and_a_warning(tmp_path):
+    """The picture library's engine reserves more than 12 GB and aborts where that is not to be had."""
+    runs, told = Runs(tmp_path), ("--train.record_every", "4", "--train.compile", "false")
+    assert runs.here("whole", *told) == 0
+    code, _, err = runs.outside("limited", *told, "--train.draw", "true", launcher=limited(12 * 2**30, "RLIMIT_AS"))
+    assert code == 0, err
+    warnings = [line for line in err.splitlines() if "report.html" in line]
+    assert len(warnings) == 1 and "warning" in warnings[0] and "ulimit -v" in warnings[0], err
+    assert (tmp_path / "limited" / "report.html").stat().st_size and not (tmp_path / "limited" / "figures").exists()
+    assert runs.metrics("limited") == runs.metrics("whole")
+    assert runs.summary("limited")["status"] == "completed"
 
 
 @pytest.mark.slow

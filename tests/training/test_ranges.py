@@ -46,7 +46,7 @@ def test_every_number_has_a_range_and_it_is_finite():
                 assert -math.inf < low < high < math.inf, (group, item.name)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(key=st.sampled_from(KEYS), value=VALUES)
 @example("model.hidden_size", 2**20)
 @example("model.num_hidden_layers", 10_000)
