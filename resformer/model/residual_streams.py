@@ -220,11 +220,13 @@ class ManifoldHyperConnections(Residual):
         return [0.0 if i == j else other for i in range(self.n) for j in range(self.n)]
 
     def _project(self, streams, weight):
-        vector = rearrange(streams, "... n hidden -> ... (n hidden)")
+        vector = rearrange(streams, "batch time n hidden -> batch time (n hidden)")
         vector = vector.to(torch.promote_types(vector.dtype, torch.float32))
         # The norm is one number for each token, so that it can follow the product.
         mean_square = torch.linalg.vecdot(vector, vector).unsqueeze(-1) / vector.shape[-1]
-        product = nn.functional.linear(vector, weight.to(vector.dtype))
+        # Tokens last in memory: what follows, on few numbers a token, then goes along whole vectors of tokens.
+        product = weight.to(vector.dtype) @ rearrange(vector, "batch time channel -> channel (batch time)")
+        product = rearrange(product, "map (batch time) -> batch time map", batch=len(vector))
         return product * torch.rsqrt(mean_square + self.config.norm_eps)
 
     def maps(self, streams: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:

@@ -86,6 +86,9 @@ def compile_blocks(model) -> None:
     """Compile each block in place; blocks that differ only in depth share a graph, and so do models of equal shape.
     Dropout draws the numbers that it draws uncompiled.
 
+    For the sizes that it sees first and no others: once a size may vary, as torch takes it to where the state of the
+    first block is unlike that of the others, the streams of ``hyper`` take a sixth longer.
+
     Where a connection's history grows with depth every block is another graph, one for training and one for evaluation,
     and all that one process compiles counts against torch's limit, past which it would go on uncompiled without a word.
     """
@@ -95,4 +98,4 @@ def compile_blocks(model) -> None:
     limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, limits.recompile_limit)
     limits.fail_on_recompile_limit_hit = True
     for block in blocks:
-        block.compile()
+        block.compile(dynamic=False)

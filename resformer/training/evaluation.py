@@ -1,5 +1,6 @@
 """Cross entropy on held-out text, in units that compare between tokenizers."""
 
+import contextlib
 import lzma
 import math
 import zlib
@@ -31,7 +32,7 @@ def evaluate(model, corpus: Corpus, accelerator: Accelerator, batch_size: int, s
     )
     for batch in batches:
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-        with accelerator.autocast():
+        with accelerator.autocast(), _compiled(len(batch["input_ids"]) == batch_size):
             loss = model(**batch, use_cache=False, skip_logits=True).cross_entropy
         count = batch["shift_labels"].numel()
         total += torch.tensor([loss.item() * count, count], dtype=torch.float64)
@@ -39,10 +40,16 @@ def evaluate(model, corpus: Corpus, accelerator: Accelerator, batch_size: int, s
     if is_sharded(model):  # every forward pass gathers weights from all processes: each takes as many as the busiest
         same = {name: tensor.to(accelerator.device) for name, tensor in default_collate([packed[0]]).items()}
         for _ in range(rounds):
-            model(**same, use_cache=False, skip_logits=True)
+            with _compiled(batch_size == 1):
+                model(**same, use_cache=False, skip_logits=True)
     model.train()
     total = accelerator.reduce(total.to(accelerator.device))
     return float(total[0] / total[1])
+
+
+def _compiled(whole: bool) -> contextlib.AbstractContextManager:
+    """What is left over, a batch of another size, is not worth compiling."""
+    return contextlib.nullcontext() if whole else torch.compiler.set_stance("force_eager")
 
 
 def bits_per_byte(nats_per_token: float, corpus: Corpus) -> float:

@@ -1,7 +1,11 @@
 """Stacks compiled one after another in one process: none goes on uncompiled without a word."""
 
+import copy
+from types import SimpleNamespace
+
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
@@ -9,6 +13,7 @@ import resformer
 from resformer import ResformerConfig, ResformerForCausalLM
 from resformer.training import parse_arguments, run_config
 from resformer.training.compiling import compile_blocks, decide, eager_seconds
+from resformer.training.evaluation import evaluate
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def limits():
 
 def test_each_of_many_stacks_is_compiled(monkeypatch, limits):
     counter, real = CompileCounter(), nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda module: real(module, backend=counter))
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **more: real(module, **more, backend=counter))
     ids = torch.arange(8)[None]
     for number in range(1, 6):
         shape = {"hidden_size": 8 * number, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 8}
@@ -41,7 +46,7 @@ def test_each_of_many_stacks_is_compiled(monkeypatch, limits):
 def test_a_model_of_equal_shape_reuses_what_was_compiled(monkeypatch, limits):
     """As the trials of a sweep's worker are, which differ in rate and seed."""
     counter, real = CompileCounter(), nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda module: real(module, backend=counter))
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **more: real(module, **more, backend=counter))
     ids, frames = torch.arange(8)[None], []
     for seed in range(3):
         torch.manual_seed(seed)
@@ -57,7 +62,7 @@ def test_a_model_of_equal_shape_reuses_what_was_compiled(monkeypatch, limits):
 def test_a_compiled_run_of_many_blocks_ends_with_its_sample(monkeypatch, limits, tmp_path, capsys):
     """Each block has its own place in the cache, which would be a graph of its own."""
     real = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda module: real(module, backend=CompileCounter()))
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **more: real(module, **more, backend=CompileCounter()))
     (tmp_path / "text.txt").write_text("To be, or not to be, that is the question.\n" * 400)
     run = resformer.train(
         {
@@ -70,6 +75,28 @@ def test_a_compiled_run_of_many_blocks_ends_with_its_sample(monkeypatch, limits,
     )  # fmt: skip
     assert run.summary["status"] == "completed"
     assert "--- a sample ---" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("residual", "graphs"), [("hyper", 3), ("attn_res", 4)])
+def test_a_size_has_graphs_of_its_own_and_what_an_evaluation_has_left_over_has_none(
+    monkeypatch, limits, residual, graphs
+):
+    """A size that may vary is slower; of a state that grows every block is a graph, which three sizes would exceed."""
+    counter, real = CompileCounter(), nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **more: real(module, **more, backend=counter))
+    shape = {"hidden_size": 8, "num_hidden_layers": 4, "num_attention_heads": 2, "vocab_size": 8}
+    model = ResformerForCausalLM(ResformerConfig(**shape, residual=residual))
+    uncompiled = copy.deepcopy(model)
+    compile_blocks(model)
+    ids = torch.arange(8)
+    corpus = SimpleNamespace(validation=[{"input_ids": ids.roll(n), "shift_labels": ids.roll(n + 3)} for n in range(5)])
+    for _ in range(2):
+        found = evaluate(model, corpus, Accelerator(cpu=True), 2)
+    assert found == pytest.approx(evaluate(uncompiled, corpus, Accelerator(cpu=True), 2))
+    assert counter.frame_count == graphs
+    for _ in range(2):
+        model(ids[None], labels=ids[None]).loss.backward()
+    assert counter.frame_count == 2 * graphs
 
 
 class _Accelerator:

@@ -22,7 +22,7 @@ TINY = preset.Preset(
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     real = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda module: real(module, backend="eager"))
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **more: real(module, **more, backend="eager"))
     monkeypatch.setattr(comparison, "start_up", lambda: {"import resformer": 0.1})
     monkeypatch.setitem(preset.PRESETS, "gpu", TINY)
 
