@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
 from .benchmark import bare_step, timed
 from .comparison import clock_and_device, ours, peak_bytes
@@ -44,7 +45,7 @@ def grow(
     if axis not in AXES:
         raise ValueError(f"growth is along one of {', '.join(AXES)}, not {axis!r}")
     rows = []
-    for size in sizes:
+    for size in tqdm(sizes, axis, disable=None):
         taken = _in_processes if axis == "processes" else _in_turn
         for kind, (seconds, peak) in taken(kinds, shape, batch_size, steps, axis, size, clock).items():
             rows.append({"kind": kind, "axis": axis, "size": size, "seconds": seconds, "peak_bytes": peak})
