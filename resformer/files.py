@@ -19,6 +19,8 @@ from typing import Any
 import yaml
 
 CHECKSUMS = "checksums.json"
+MOST_VALUES = 100_000
+"""Of a YAML text with aliases."""
 
 _held: set[Path] = set()
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -67,12 +69,42 @@ def write_yaml(path: Path, value: Any) -> None:
 def read_yaml(file: Path) -> dict[str, Any]:
     """Raises ValueError, one line, for what is not a mapping."""
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = file.read_text(encoding="utf-8")
+        refuse_growth(text)
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(found, dict):
         raise ValueError(f"{file} holds no keys; restore it, or remove its folder")
     return found
+
+
+def refuse_growth(text: str) -> None:
+    """YAML can name a part and repeat it: a few hundred letters may stand for more values than any memory holds.
+
+    Raises:
+        ValueError: where ``text`` stands for more than ``MOST_VALUES``, or repeats itself inside itself.
+    """
+    if "*" not in text or "&" not in text:
+        return
+    sizes: dict[int, float] = {}
+
+    def size(node: yaml.Node | None) -> float:
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        else:
+            parts = node.value if isinstance(node, yaml.SequenceNode) else []
+        if id(node) not in sizes:
+            sizes[id(node)] = math.inf  # what is met again before it ends has no end
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    try:
+        grown = size(yaml.compose(text, yaml.SafeLoader))
+    except yaml.YAMLError:
+        return  # whoever reads it says what is wrong
+    if grown > MOST_VALUES:
+        raise ValueError(f"aliases (*name) repeat parts to more than {MOST_VALUES:,} values; write them out")
 
 
 def read_whole_lines(file: Path) -> list[dict[str, Any]]:

@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from .files import whole_folder
 from .model import ResformerConfig, ResformerForCausalLM
 from .model.architectures import ARCHITECTURES, our_config, our_state, their_config, their_state
-from .model.rewiring import Rewired, quietly, rewired, with_residual
+from .model.rewiring import CANNOT_LOAD, Rewired, quietly, rewired, with_residual
 from .run import Run
 
 SEQUENCES, LENGTH = 4, 64
 """Of random tokens, on which two models are compared."""
 _WHERE = ("cache_dir", "local_files_only", "revision", "subfolder", "token", "trust_remote_code")
-_CANNOT_LOAD = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 
 def from_pretrained(
@@ -55,7 +53,7 @@ def load(model: str | Path | Run | PreTrainedModel, **options: Any) -> PreTraine
         with quietly():
             _known(AutoConfig.from_pretrained(where, **{key: options[key] for key in _WHERE if key in options}))
             found: PreTrainedModel = AutoModelForCausalLM.from_pretrained(where, **options)
-    except _CANNOT_LOAD as error:
+    except CANNOT_LOAD as error:
         raise ValueError(f"{where} cannot be imported: {_first_line(error)}") from error
     return found.eval()
 
@@ -179,7 +177,7 @@ def import_model(
         try:
             AutoTokenizer.from_pretrained(_folder(model)).save_pretrained(temporary)
             tokenizer = "with its tokenizer"
-        except _CANNOT_LOAD as error:
+        except CANNOT_LOAD as error:
             tokenizer = f"without a tokenizer ({_first_line(error)})"
     yield f"written    {folder}, {tokenizer}"
 

@@ -18,7 +18,7 @@ from typing import Any, get_args
 import psutil
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from .files import no_room
+from .files import no_room, refuse_growth
 
 DONE, FAILED, BAD_INPUT, DIVERGED = 0, 1, 2, 3
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -110,11 +110,28 @@ def read_arguments(parser: ArgumentParser, given: list[str] | dict[str, Any] | N
             be read.
     """
     try:
+        if not isinstance(given, dict):
+            _refuse_growth(sys.argv[1:] if given is None else given)
         found = parser.parse_object(given) if isinstance(given, dict) else parser.parse_args(given)
         found.pop("config", None)
         return vars(parser.instantiate(found))
     except Exception as error:
         raise ValueError(one_line(error, parser)) from error
+
+
+def _refuse_growth(words: list[str]) -> None:
+    """``refuse_growth`` of each value, and of each file that one names."""
+    key = ""
+    for word in words:
+        name, _, value = word.partition("=") if word.startswith("--") else (key, "", word)
+        key = name
+        try:
+            refuse_growth(value)
+            if value.endswith((".yaml", ".yml")) and Path(value).is_file():
+                key = value
+                refuse_growth(Path(value).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{key.removeprefix('--')}: {error}") from error
 
 
 def arguments_of(function: Callable, argv: list[str] | None = None) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def evaluate(
 
 def _documents(targets: Sequence[Any], source: str | None) -> Iterator[str]:
     if source is not None:
-        yield from open_source(DataConfig(source=source)).documents()
+        yield from open_source(DataConfig(source=str(source))).documents()
         return
     folders = [target.folder if isinstance(target, Run) else target for target in targets]
     run = next((Path(f) for f in folders if isinstance(f, str | Path) and (Path(f) / "config.yaml").exists()), None)
@@ -130,6 +130,12 @@ class _Reader:
         parts = [windows[i : i + BATCH] for i in range(0, len(windows), BATCH)]
         for part in tqdm(parts, desc=self.name, disable=not is_watched(), leave=False):
             ids = self.ids(part)
+            known, largest = self.model.config.get_text_config().vocab_size, max(map(max, ids))
+            if largest >= known:
+                raise ValueError(
+                    f"{self.name}: its tokenizer has token {largest}, its vocabulary is of {known}; it is "
+                    "another model's tokenizer"
+                )
             longest = max(map(len, ids))
             padded = torch.tensor([one + [-100] * (longest - len(one)) for one in ids], device=device)
             inputs, labels = padded[:, :-1].clamp(min=0), padded[:, 1:]

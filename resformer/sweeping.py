@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .keys import flat, full_names, plain
+from .model.trust import name_code
 from .programs import INTERRUPTED, parser_of, read_arguments
 from .sweeps.config import SweepConfig, parse_sweep
 from .sweeps.session import run_sweep
@@ -118,6 +119,9 @@ def as_sweep_config(
     keys = flat(dataclasses.asdict(SweepConfig()))
     if isinstance(config, (str, Path)):
         config = parse_sweep(["--config", str(config)])
+    else:
+        name_code([str(config)])
+    name_code([str(dict(keywords))])
     whole = isinstance(config, SweepConfig)
     told = dataclasses.asdict(config) if whole else _grouped(full_names(config or {}, keys))  # type: ignore[arg-type]
     groups = {"base", *(key.partition(".")[0] for key in keys if "." in key)}

@@ -1,11 +1,15 @@
 """How a model is described."""
 
+import contextlib
 import copy
 import dataclasses
-from typing import ClassVar
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.generation import GenerationConfig
@@ -13,6 +17,7 @@ from transformers.generation import GenerationConfig
 from .options import ResformerOptions
 from .residual import PARALLEL, SUBLAYERS, Site
 from .specification import Connection, ResidualError, build, did_you_mean, place, resolve
+from .trust import found_in_a_file
 
 
 @strict
@@ -42,6 +47,17 @@ class ResformerConfig(ResformerOptions, PreTrainedConfig):
         self._validate_numbers()
         self._validate_residual()
 
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As in transformers. A checkpoint's own code, which ``trust_remote_code`` let run, may import what it names;
+        elsewhere a class of one's own must be imported already, or named in RESFORMER_TRUST."""
+        remote = cls.__module__.startswith("transformers_modules.")
+        try:
+            with contextlib.nullcontext() if remote else found_in_a_file():
+                return super().from_dict(config_dict, **kwargs)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:  # transformers' own keys have no checks
+            raise ValueError(f"this is no configuration of a model: {' '.join(str(error).split())}") from error
+
     def _refuse_unknown_keys(self, keys) -> None:
         """transformers would take a misspelt key as an attribute that nothing reads."""
         known = set(type(self).__dataclass_fields__) | _KEYS_OF_TRANSFORMERS
@@ -54,12 +70,27 @@ class ResformerConfig(ResformerOptions, PreTrainedConfig):
             value, (low, high) = getattr(self, item.name), item.metadata.get("range", (None, None))
             if low is not None and isinstance(value, (int, float)) and not low <= value <= high:
                 raise ValueError(f"{item.name} is {value}; it must be at least {low} and at most {high}")
-        rope = self.rope_parameters or {}
-        theta, part = rope.get("rope_theta", 1.0), rope.get("partial_rotary_factor", 1.0)
-        if not 0 < theta < 1e12:
-            raise ValueError(f"rope_parameters: rope_theta is {theta}; it must be above 0 and below 1e12")
-        if not 0 < part <= 1:
-            raise ValueError(f"rope_parameters: partial_rotary_factor is {part}; it must be above 0 and at most 1")
+        self._validate_rope(self.rope_parameters or {})
+
+    @staticmethod
+    def _validate_rope(rope: dict[str, Any]) -> None:
+        """transformers only warns of what it does not know, and of a number that is none it says nothing."""
+        kind = rope.get("rope_type", "default")
+        if not isinstance(kind, str) or kind not in _ROPE_NEEDS:
+            raise ValueError(f"rope_parameters: unknown rope_type {kind!r}{did_you_mean(kind, _ROPE_NEEDS)}")
+        if missing := [key for key in _ROPE_NEEDS[kind] if key not in rope]:
+            raise ValueError(f"rope_parameters: rope_type {kind!r} needs {missing[0]}; give it")
+        for key, value in rope.items():
+            if key == "rope_type" or value is None:
+                continue
+            if key not in _ROPE_NUMBERS:
+                raise ValueError(f"rope_parameters has no key {key!r}{did_you_mean(key, _ROPE_NUMBERS)}")
+            low, high = _ROPE_NUMBERS[key]
+            for number in value if isinstance(value, list) and key.endswith("_factor") else [value]:
+                if not isinstance(number, (int, float)) or not low <= number <= high:
+                    raise ValueError(
+                        f"rope_parameters: {key} is {value!r}; it must be a number from {low:g} to {high:g}"
+                    )
 
     def _validate_numbers(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:
@@ -178,6 +209,25 @@ class ResformerConfig(ResformerOptions, PreTrainedConfig):
         return place(self.connections(), self.sublayers, self.widths())
 
 
+_ROPE_NEEDS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor",),
+    "longrope": ("short_factor", "long_factor"),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+}
+"""Kinds of ``rope_parameters`` (transformers' ``ROPE_INIT_FUNCTIONS``) and what each must be told."""
+_ROPE_NUMBERS = {
+    "rope_theta": (1e-9, 1e12),
+    "partial_rotary_factor": (1e-9, 1),
+    "original_max_position_embeddings": (1, 2**26),
+    "factor": (1, 1e6),
+    **dict.fromkeys(("short_factor", "long_factor", "low_freq_factor", "high_freq_factor"), (1e-9, 1e9)),
+    **dict.fromkeys(("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"), (0, 1e9)),
+    "truncate": (False, True),
+}
+"""What they may be told, and from where to where."""
 _KEYS_OF_TRANSFORMERS = set(GenerationConfig._get_default_generation_params()) | {
     "attn_implementation",
     "auto_map",
@@ -194,4 +244,19 @@ _KEYS_OF_TRANSFORMERS = set(GenerationConfig._get_default_generation_params()) |
     "transformers_version",
 }
 
+
+def _one_line(create: Callable[..., None]) -> Callable[..., None]:
+    """A value of a wrong type is a ValueError like any other, which it is not in huggingface_hub."""
+
+    @functools.wraps(create)
+    def create_or_say(self, *args, **kwargs) -> None:
+        try:
+            create(self, *args, **kwargs)
+        except StrictDataclassFieldValidationError as error:
+            raise ValueError(str(error.__cause__ or error)) from error
+
+    return create_or_say
+
+
+ResformerConfig.__init__ = _one_line(ResformerConfig.__init__)  # type: ignore[method-assign]
 ResformerConfig.register_for_auto_class()

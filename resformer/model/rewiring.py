@@ -7,11 +7,17 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from .configuration_resformer import ResformerConfig
 from .modeling_resformer import ResformerForCausalLM
 from .options import ResformerOptions
+
+CANNOT_LOAD = (
+    OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, IndexError, SafetensorError
+)  # fmt: skip
+"""What transformers raises for a folder that is not a model's: its files may hold anything."""
 
 
 class Rewired(NamedTuple):

@@ -26,6 +26,7 @@ from .residual_placement import KINDS as PLACEMENT
 from .residual_scaled import KINDS as SCALED
 from .residual_shortcut import KINDS as SHORTCUT
 from .residual_streams import KINDS as STREAMS
+from .trust import refuse_what_nobody_named
 
 KINDS: dict[str, type[Residual]] = {
     **PLACEMENT, **SCALED, **GATED, **SHORTCUT, **HISTORY, **DENSE, **LANES, **STREAMS
@@ -84,7 +85,8 @@ def find_class(kind: str) -> type[Residual]:
     """The class a kind names.
 
     Raises:
-        ResidualError: if the kind is unknown, or its import path leads nowhere or not to a ``Residual``.
+        ResidualError: if the kind is unknown, or its import path leads nowhere or not to a ``Residual``, or stands in a
+            file and its module is neither imported already nor named by the person.
     """
     if kind in KINDS:
         return KINDS[kind]
@@ -98,8 +100,12 @@ def find_class(kind: str) -> type[Residual]:
         )
     module, _, name = kind.partition(":")
     try:
+        refuse_what_nobody_named(kind)
+    except ValueError as error:
+        raise ResidualError(f"residual: {error}") from error
+    try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ResidualError(
             f"residual: cannot import {kind!r} ({error}); put its folder on PYTHONPATH, or load a checkpoint that "
             "carries it with trust_remote_code=True"
@@ -250,6 +256,8 @@ def _from_pattern(pattern: str, num_hidden_layers: int) -> list[dict[str, Connec
 def _yaml(text: str) -> Any:
     """A mapping or a list as it stands in a file or on the command line."""
     try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ResidualError("residual: aliases (*name) are not read here; write out what they stand for")
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ResidualError(f"residual: cannot read {text!r} ({' '.join(str(error).split())})") from error
@@ -292,6 +300,9 @@ def _from_sublayers(mapping: Mapping, num_hidden_layers: int) -> list[dict[str, 
             )
     if missing := [sublayer for sublayer in SUBLAYERS if sublayer not in mapping]:
         raise ResidualError(f"residual: {dict(mapping)!r} says nothing of {missing[0]!r}; name both sublayers")
+    for sublayer in SUBLAYERS:
+        if isinstance(mapping[sublayer], Mapping) and "kind" not in mapping[sublayer]:
+            raise ResidualError(f"residual, {sublayer}: a mapping by sublayer inside another; write a kind there")
     columns = {sublayer: _part(sublayer, mapping[sublayer], num_hidden_layers) for sublayer in SUBLAYERS}
     return [{s: columns[s][layer][s] for s in SUBLAYERS} for layer in range(num_hidden_layers)]
 
@@ -314,7 +325,7 @@ def _literal(text: str) -> Any:
         return words[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
 
 
@@ -351,7 +362,7 @@ def _checked_value(kind: str, name: str, value: Any, hint: Any) -> Any:
         elif alternative is float and not isinstance(value, bool):
             try:  # YAML reads 1e-4 as a string
                 return float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 continue
         elif isinstance(alternative, type) and type(value) is alternative:
             return value

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from ..keys import flat, plain
+from ..model.trust import name_code
 from ..programs import command_of, parser_of, path_of, read_arguments
 from .results import Statistics
 from .schema import with_keys_of_a_run
@@ -245,7 +246,9 @@ def parse_sweep(argv: list[str] | None = None) -> SweepConfig:
     """
     parser = parser_of(SweepConfig, "sweep.py", "Compare residual connections over a grid of runs.", first=FIRST)
     parser.amended = with_keys_of_a_run
-    rest, overrides = _base_flags(sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    name_code(words)
+    rest, overrides = _base_flags(words)
     try:
         config = SweepConfig(**read_arguments(parser, rest))
     except ValueError as error:

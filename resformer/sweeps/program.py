@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from ..model.trust import found_in_a_file, name_code, refuse_what_nobody_named
 from ..programs import run_program
 from ..training import RunConfig, Trainer
 from ..training.config import read_config
@@ -17,9 +18,15 @@ def find_program(name: str) -> type[Trainer] | Callable[[RunConfig], int]:
     """What ``my_module:MyTrainer`` names.
 
     Raises:
-        ValueError: one line, if that is neither a subclass of the Trainer nor a function.
+        ValueError: one line, if that is neither a subclass of the Trainer nor a function, or if only a file names it.
     """
     module, _, attribute = name.partition(":")
+    if module.partition(".")[0] != "resformer":
+        try:
+            with found_in_a_file():
+                refuse_what_nobody_named(name)
+        except ValueError as error:
+            raise ValueError(f"program: {error}") from error
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
@@ -37,6 +44,7 @@ def train(name: str, config: RunConfig) -> int:
 
 def main() -> int:
     name, file = sys.argv[1:]
+    name_code([name])
     return train(name, read_config(Path(file)))
 
 

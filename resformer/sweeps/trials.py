@@ -12,6 +12,7 @@ from typing import Any
 
 from ..files import read_yaml, write_yaml
 from ..keys import flat
+from ..model.trust import found_in_a_file
 from ..training.config import RunConfig, run_config
 from .config import SweepConfig
 from .results import Rules
@@ -163,7 +164,8 @@ class Sweep:
 
     def _run(self, arm: str, label: str) -> RunConfig:
         try:
-            return run_config(self.base | self.points[label] | self.arms[arm])
+            with found_in_a_file():
+                return run_config(self.base | self.points[label] | self.arms[arm])
         except ValueError as error:
             raise ValueError(f"arm {arm!r} at {label or 'its point'}: {error}") from error
 

@@ -1,5 +1,6 @@
 """What a run is told: one typed configuration, from YAML and dotted flags."""
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -12,6 +13,7 @@ from ..data import DataConfig
 from ..files import read_yaml
 from ..keys import nested, plain
 from ..model.options import ResformerOptions
+from ..model.trust import found_in_a_file, name_code
 from ..programs import Parser, command_of, parser_of, path_of, read_arguments
 from ..ranges import check_ranges, named, within
 from .schema import with_kinds_and_ranges
@@ -239,11 +241,23 @@ def run_config(values: Mapping[str, Any] | None = None) -> RunConfig:
 def read_config(file: Path) -> RunConfig:
     """The run that a YAML file describes. Raises ValueError, one line that names the file."""
     try:
-        return run_config(read_yaml(file))
+        with found_in_a_file():
+            return run_config(read_yaml(file))
     except OSError as error:
         raise ValueError(f"{file} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise ValueError(error if str(file) in str(error) else f"{file}: {error}") from error
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """config.json of a model's folder. Raises ValueError, one line, if that is none."""
+    try:
+        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError("config.json cannot be read") from error
+    if not isinstance(told, dict):
+        raise ValueError("config.json holds no keys")
+    return told
 
 
 def defaults_from(folder: Path) -> dict[str, Any]:
@@ -253,16 +267,19 @@ def defaults_from(folder: Path) -> dict[str, Any]:
         ValueError: one line, if it holds no resformer model.
     """
     try:
-        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"init_from: {folder} holds no model (config.json cannot be read); give its folder") from error
+        told = described(folder)
+    except ValueError as error:
+        raise ValueError(f"init_from: {folder} holds no model ({error}); give its folder") from error
     if told.get("model_type") != "resformer":
         raise ValueError(
             f"init_from: {folder} holds a {told.get('model_type')} model; make it a resformer one with import.py first"
         )
     from ..model import ResformerConfig
 
-    there = ResformerConfig.from_pretrained(folder)
+    try:
+        there = ResformerConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"init_from: {folder}: {error}") from error
     found = {f"model.{item.name}": plain(getattr(there, item.name)) for item in dataclasses.fields(ModelOptions)}
     if (folder / "tokenizer.json").exists():
         found["data.tokenizer"] = str(folder)
@@ -272,6 +289,8 @@ def defaults_from(folder: Path) -> dict[str, Any]:
 def _checked(given: list[str] | dict[str, Any] | None) -> RunConfig:
     parser = run_parser()
     words = sys.argv[1:] if given is None else given
+    if isinstance(words, list):
+        name_code(words)
     # Printing the keys ends the program while it reads them, before it could know whose defaults they have.
     to_read = [word for word in words if not word.startswith("--print_config")] if isinstance(words, list) else words
     found = read_arguments(parser, to_read)
@@ -281,5 +300,6 @@ def _checked(given: list[str] | dict[str, Any] | None) -> RunConfig:
         found = read_arguments(parser, words)
     config = RunConfig(**{key: value for key, value in found.items() if value is not None})
     config.check()
-    config.model_config(vocab_size=1)
+    with found_in_a_file() if isinstance(words, list) else contextlib.nullcontext():
+        config.model_config(vocab_size=1)
     return config

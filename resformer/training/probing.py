@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ..data import Corpus, DataConfig
 from ..files import CHECKSUMS, damage, read_yaml
 from ..model import ResformerConfig, ResformerForCausalLM
+from ..model.rewiring import CANNOT_LOAD
 from ..stability.propagation import options_of
 from .checkpoints import OPTIMIZERS
-from .config import RunConfig, read_config
+from .config import RunConfig, described, read_config
 from .resuming import newest_whole
 from .setup import model_config
 
@@ -148,9 +148,10 @@ def _trained(path: Path) -> Target:
         raise ValueError(f"{folder} is damaged: {wrong}; give another checkpoint")
     data = read_yaml(run / "config.yaml").get("data") if run else None
     try:
+        described(folder)
         AutoConfig.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except CANNOT_LOAD as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{folder} cannot be loaded as a causal language model: {reason}") from error
     out = (run or folder.parent) / "probes" / folder.name
@@ -162,9 +163,14 @@ def _trained(path: Path) -> Target:
 
 
 def _has_tokenizer(folder: Path) -> bool:
+    """Raises ValueError, one line, where there is one that cannot be read."""
+    there = [name for name in ("tokenizer.json", "tokenizer_config.json") if (folder / name).exists()]
     try:
         return bool(AutoTokenizer.from_pretrained(folder))
-    except (OSError, ValueError, KeyError):
+    except Exception as error:  # its files may hold anything
+        if there:
+            reason = str(error).strip().split("\n")[0]
+            raise ValueError(f"{folder}: its tokenizer cannot be read ({', '.join(there)}: {reason})") from error
         return False
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 import psutil
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
 
 from ..data import Corpus
 from ..files import locked, no_room, remove_leftovers, write_yaml
 from ..model import ResformerConfig, ResformerForCausalLM
-from ..model.rewiring import rewired
+from ..model.rewiring import CANNOT_LOAD, rewired
 from .checkpoints import Progress
 from .compiling import branch_weights
 from .config import RunConfig
@@ -50,7 +49,7 @@ def initial_model(config: RunConfig, model_config: ResformerConfig) -> Resformer
     try:
         theirs = ResformerForCausalLM.from_pretrained(config.init_from, dtype=torch.float32)
         return rewired(model_config, theirs.state_dict()).model
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except CANNOT_LOAD as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"init_from {config.init_from}: {reason}") from error
 
