@@ -9,7 +9,7 @@ from torch import nn
 from .initialization import Identity, Normal, parameter, starting
 from .mixing import AttendOverDepth
 from .normalization import RMSNorm, make_norm
-from .residual import Residual, Site, at_least, full_precision
+from .residual import Residual, Site, at_least, full_precision, in_dtype
 
 
 class X0Mix(Residual):
@@ -190,8 +190,9 @@ class _DepthAttention(nn.Module):
         return torch.rsqrt(v.square().mean(-1, True, dtype=dtype) + self.norm.eps)
 
     def forward(self, sources, query=0):
-        full = self.query.dtype.itemsize >= 4 and all(v.dtype == self.query.dtype for v in sources)
+        full = self.query.dtype.itemsize >= 4 and sources[0].dtype == self.query.dtype
         if full and not torch.compiler.is_compiling():
+            sources = in_dtype(sources, self.query.dtype)  # the newest is as autocast left it where the stack ends
             direction = self.query.view(-1, self.query.shape[-1])[query] * self.norm.weight
             with full_precision(sources[0]):
                 return AttendOverDepth.apply(direction, self.heads, self.norm.eps, *sources)

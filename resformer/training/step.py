@@ -32,7 +32,8 @@ def train_step(
 
     Returns:
         The batch's cross entropy in nats per token and the gradient's norm before clipping, both over all processes,
-        and whether the weights were updated: a loss or a gradient that is not finite is never stepped on.
+        and whether the weights were updated: a loss or a gradient that is not finite is never stepped on, for which the
+        host waits, once a step, until the device has both.
     """
     loss = torch.zeros((), device=accelerator.device)
     casts = AutocastKwargs(cache_enabled=not is_sharded(model))  # or every gathered weight would stay, in bfloat16
@@ -44,15 +45,15 @@ def train_step(
             output = model(**batch, use_cache=False, z_loss=config.z_loss)
             accelerator.backward(output.loss / accumulation)
         loss += output.cross_entropy.detach() / accumulation
-    loss = accelerator.reduce(loss, "mean")
-    grad_norm = float(whole(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf)))
-    finite = math.isfinite(grad_norm) and math.isfinite(loss)
+    norm = whole(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf))
+    mean_loss, grad_norm = torch.stack([accelerator.reduce(loss, "mean"), norm]).tolist()
+    finite = math.isfinite(grad_norm) and math.isfinite(mean_loss)
     for optimizer in optimizers:
         if finite:
             with Float32() if accelerator.mixed_precision == "no" else nullcontext():
                 optimizer.step()
         optimizer.zero_grad()
-    return float(loss), grad_norm, finite
+    return mean_loss, grad_norm, finite
 
 
 def seed_dropout(key: str) -> None:

@@ -6,6 +6,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from resformer.model import ResformerConfig, ResformerForCausalLM
 from resformer.model.mixing import AttendOverDepth, broadcast_sum, mixed, recomputed, written
+from resformer.model.residual_history import _DepthAttention
 
 EPS = 1e-6
 
@@ -161,6 +162,51 @@ def test_a_stack_gives_one_answer_compiled_or_not(residual, monkeypatch):
         gradients.append(torch.autograd.grad(loss, list(model.parameters())))
     torch.testing.assert_close(*losses, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+
+
+def test_attention_over_depth_that_reads_out_is_fast_under_autocast(monkeypatch):
+    torch.manual_seed(0)
+    attend = _DepthAttention(ResformerConfig(hidden_size=16, num_attention_heads=2), heads=2)
+    with torch.no_grad():
+        attend.query.normal_()
+    sources = torch.randn(2, 3, 16), torch.randn(2, 3, 16), torch.randn(2, 3, 16).bfloat16()  # written last
+    sources = tuple(v.requires_grad_() for v in sources)
+    calls = counted(monkeypatch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        read = attend(sources)
+        assert calls == [3]
+        monkeypatch.setattr("resformer.model.residual_history.torch.compiler.is_compiling", lambda: True)
+        rounded, formula = attend(sources), attend(tuple(v.float() for v in sources))
+    assert calls == [3]
+    assert read.dtype == rounded.dtype == torch.float32
+    torch.testing.assert_close(read, formula)
+    torch.testing.assert_close(read, rounded, rtol=2**-7, atol=2**-7)  # its squares of the newest source are bfloat16
+    inputs, weight = [attend.query, *sources], torch.randn_like(read)
+    ours, theirs = (torch.autograd.grad((weight * x).sum(), inputs) for x in (read, formula))
+    torch.testing.assert_close(ours[:-1], theirs[:-1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours[-1], theirs[-1], rtol=2**-7, atol=2**-7)
+
+
+def test_attention_over_depth_of_a_bfloat16_model_is_the_formula(monkeypatch):
+    calls = counted(monkeypatch)
+    attend = _DepthAttention(ResformerConfig(hidden_size=16, num_attention_heads=2)).bfloat16()
+    assert attend([torch.randn(2, 3, 16).bfloat16() for _ in range(3)]).dtype == torch.bfloat16
+    assert calls == []
+
+
+def counted(monkeypatch) -> list[int]:
+    """How many sources each call of the fast path reads."""
+    calls: list[int] = []
+    real = AttendOverDepth.apply
+
+    class Counted:
+        @staticmethod
+        def apply(direction, heads, eps, *sources):
+            calls.append(len(sources))
+            return real(direction, heads, eps, *sources)
+
+    monkeypatch.setattr("resformer.model.residual_history.AttendOverDepth", Counted)
+    return calls
 
 
 def drawn_connection(residual: str) -> torch.nn.Module:

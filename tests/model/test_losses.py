@@ -49,6 +49,67 @@ def test_chunks_under_autocast_lose_no_digits(monkeypatch):
     assert chunked.item() == pytest.approx(whole.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("z_loss", [0.0, 1e-2])
+def test_many_chunks_under_autocast_round_the_weights_gradient_as_one(z_loss, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    hidden_states = torch.randn(2048, 32, generator=generator).requires_grad_()
+    weight = torch.randn(400, 32, generator=generator).requires_grad_()
+    bias = torch.randn(400, generator=generator).requires_grad_()
+    targets = torch.randint(0, 400, (2048,), generator=generator)
+    targets[::5] = -100
+
+    def gradients(elements, autocast):
+        monkeypatch.setattr(losses, "CHUNK_ELEMENTS", elements)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            loss, z = losses.linear_cross_entropy(hidden_states, weight, targets, bias=bias, z_loss=z_loss)
+        return torch.autograd.grad(loss + z_loss * z, (hidden_states, weight, bias))
+
+    exact, one, many = gradients(2**30, False), gradients(2**30, True), gradients(2**14, True)  # 52 chunks
+    for name, truth, a, b in zip(("hidden states", "weight", "bias"), exact, one, many, strict=True):
+        assert (b - truth).norm() <= 1.1 * (a - truth).norm(), name
+
+
+@pytest.mark.parametrize("frozen", [(), ("weight",), ("hidden_states",)], ids=str)
+def test_chunks_are_differentiated_twice_also_where_the_weight_is_tied(frozen, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(50, 16, generator=generator, dtype=torch.float64)
+    bias = torch.randn(50, generator=generator, dtype=torch.float64)
+    targets = torch.randint(0, 50, (40,), generator=generator)
+    found = []
+    for elements in (2**30, 7 * 50):
+        monkeypatch.setattr(losses, "CHUNK_ELEMENTS", elements)
+        tied, b = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+        hidden_states = tied[targets.flip(0)].sin()
+        hidden_states = hidden_states.detach() if "hidden_states" in frozen else hidden_states
+        read_out = tied.detach() if "weight" in frozen else tied
+        loss, _ = losses.linear_cross_entropy(hidden_states, read_out, targets, bias=b, cap=5.0)
+        alone = torch.autograd.grad(loss, (tied, b), retain_graph=True, allow_unused=True)
+        once = torch.autograd.grad(loss, (tied, b), create_graph=True, allow_unused=True)
+        twice = torch.autograd.grad(sum(g.square().sum() for g in once), (tied, b), allow_unused=True)
+        found.append((*alone, *once, *twice))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+
+
+def test_a_compiled_loss_in_chunks_is_the_loss(monkeypatch):
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 7 * 50)
+    hidden_states, weight = torch.randn(40, 16).requires_grad_(), torch.randn(50, 16).requires_grad_()
+    targets = torch.randint(0, 50, (40,))
+
+    def loss(hidden_states, weight):
+        return losses.linear_cross_entropy(hidden_states, weight, targets, cap=5.0)[0]
+
+    ours, compiled = loss(hidden_states, weight), torch.compile(loss, backend="aot_eager")(hidden_states, weight)
+    torch.testing.assert_close(compiled, ours)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(x, (hidden_states, weight)) for x in (compiled, ours)), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_chunks_are_larger_where_the_device_is():
+    assert losses._elements(torch.device("cpu")) == losses.CHUNK_ELEMENTS
+    assert losses._elements(torch.device("cuda")) == 16 * losses.CHUNK_ELEMENTS
+
+
 def test_labels_shifted_here_or_before():
     model, ids = build(), tokens()
     labels = ids.clone()

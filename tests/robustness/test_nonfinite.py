@@ -7,6 +7,7 @@ import pytest
 import torch
 from run_helpers import Runs, differences, steps_counted
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import resformer.training.trainer
 from resformer import ResformerForCausalLM
@@ -60,6 +61,32 @@ def runs(tmp_path) -> Runs:
     runs = Runs(tmp_path)
     assert runs.here("clean", *FP32) == 0
     return runs
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that the host takes from a device, for each of which it waits."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_reads_the_device_at_most_once(tmp_path, monkeypatch):
+    """Loss and norm are read together, which no dispatch mode sees on a CPU."""
+    counts, real = [], resformer.training.trainer.Trainer.step
+
+    def step(trainer):
+        with Reads() as reads:
+            further = real(trainer)
+        counts.append(reads.count)
+        return further
+
+    monkeypatch.setattr(resformer.training.trainer.Trainer, "step", step)
+    assert Runs(tmp_path).here("reads", *FP32, "--train.record_every", "0", "--train.micro_batch_size", "4") == 0
+    assert len(counts) == 9
+    assert max(counts) <= 1
 
 
 def events(runs: Runs, run: str) -> list[dict]:
