@@ -189,12 +189,12 @@ def locked(file: Path, wait: bool = True) -> Iterator[None]:
 
     Raises:
         BlockingIOError: if another holds it and ``wait`` is false.
-        OSError: if the file cannot be made.
+        OSError: if the file cannot be made, or is a link: it is opened to write, and may be anybody's.
     """
     known = file.resolve()
     if known in _held:  # to the system a process never stands in its own way
         raise BlockingIOError(errno.EWOULDBLOCK, "held by this process", str(file))
-    with open(file, "w") as handle:
+    with _opened(file, os.O_RDWR | os.O_CREAT) as handle:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
@@ -212,13 +212,28 @@ def locked(file: Path, wait: bool = True) -> Iterator[None]:
 def is_held(file: Path) -> bool:
     """Whether another process holds ``file`` by ``locked``."""
     try:
-        with open(file) as handle:
+        with _opened(file, os.O_RDONLY) as handle:
             fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except OSError as error:
         return error.errno in (errno.EACCES, errno.EAGAIN)
     return False
+
+
+@contextmanager
+def _opened(lock: Path, how: int) -> Iterator[int]:
+    """A lock's handle. Waits for no pipe and changes nothing that is there. Raises OSError for a link."""
+    try:
+        handle = os.open(lock, how | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if lock.is_symlink():
+            raise OSError(error.errno, f"{lock.name} is a symbolic link, remove it", str(lock)) from error
+        raise
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _beside(path: Path) -> Path:
