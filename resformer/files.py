@@ -90,9 +90,14 @@ def null_where_not_finite(values: dict[str, Any]) -> dict[str, Any]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the name ``path`` when all that was written into it is on the disk.
 
+    A folder of that name is replaced, and so is a link, whose target stays as it is.
+
     Raises:
-        OSError: if its parent folder does not exist: it is not made again behind the back of who removed it.
+        OSError: if its parent folder does not exist: it is not made again behind the back of who removed it; or if
+            ``path`` is a file, which stays.
     """
+    if path.is_file() and not path.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, "a file has that name, move it away", str(path))
     temporary = _beside(path)
     temporary.mkdir()
     try:
@@ -104,11 +109,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 os.chmod(Path(folder, name), mode)
                 _fsync(Path(folder, name))
             _fsync(Path(folder))
-        if path.exists():
+        if os.path.lexists(path):
             old = path.with_name(f".{path.name}.old-{uuid.uuid4().hex}")
             os.rename(path, old)
             os.rename(temporary, path)
-            shutil.rmtree(old)
+            remove(old)
         else:
             os.rename(temporary, path)
         _fsync(path.parent)
@@ -117,11 +122,19 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def remove(path: Path) -> None:
+    """Remove a folder with all that is in it, a file or a link, but never what a link points to. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder so that a kill leaves it whole or out of sight, never half there under its name."""
     hidden = _beside(path)
     os.rename(path, hidden)
-    shutil.rmtree(hidden)
+    remove(hidden)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -132,12 +145,10 @@ def remove_leftovers(folder: Path) -> None:
     for old in folder.glob(".*.old-*"):
         target = folder / old.name[1:].rpartition(".old-")[0]
         if not target.exists():
+            target.unlink(missing_ok=True)  # a link to nowhere
             os.rename(old, target)
     for leftover in [*folder.glob(".*.old-*"), *folder.glob(".*.tmp-*")]:
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink()
+        remove(leftover)
 
 
 def digest(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from ..data import Corpus
-from ..files import damage, read_yaml
+from ..files import damage, read_yaml, remove
 from ..keys import flat
 from .checkpoints import CONFIG, OPTIMIZERS, STATE, Progress, checkpoints, step_of
 from .config import RunConfig
@@ -101,7 +100,8 @@ def set_later_ones_aside(folder: Path, step: int, accelerator: Accelerator) -> N
         for path in checkpoints(folder):
             if step_of(path) > step:
                 aside = path.with_name(f"{path.name}.set-aside")
-                shutil.rmtree(aside, ignore_errors=True)
+                if os.path.lexists(aside):
+                    remove(aside)
                 path.rename(aside)
                 print(f"warning: {path} is beyond step {step} and now {aside.name}", file=sys.stderr)
     accelerator.wait_for_everyone()
