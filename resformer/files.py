@@ -10,10 +10,11 @@ import json
 import math
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -152,7 +153,8 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file. Raises OSError if it cannot be read."""
+    """SHA-256 of a file. Raises OSError if it cannot be read or is none: a device or a pipe might never end."""
+    _refuse_no_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -170,14 +172,17 @@ def damage(folder: Path, only: str | None = None) -> str | None:
         only: look at this file alone; one that has no checksum is missing.
     """
     try:
+        _refuse_no_file(folder / CHECKSUMS)
         checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         if not isinstance(checksums, dict):
             raise ValueError
     except FileNotFoundError:
         return f"{CHECKSUMS} is missing"
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return f"{CHECKSUMS} cannot be read"
     for name, checksum in checksums.items() if only is None else [(only, checksums.get(only))]:
+        if not _is_within(name):
+            return f"{CHECKSUMS} names {name[:80]!r}, which is no file of this folder"
         try:
             if digest(folder / name) != checksum:
                 return f"{name} has changed since it was written"
@@ -185,6 +190,10 @@ def damage(folder: Path, only: str | None = None) -> str | None:
             return f"{name} is missing"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
+    if only is None:  # what has no checksum may be read too
+        for path in folder.rglob("*"):
+            if path.exists() and not path.is_file() and not path.is_dir():
+                return f"{path.relative_to(folder).as_posix()!r} is neither a file nor a folder"
     return None
 
 
@@ -230,6 +239,18 @@ def is_held(file: Path) -> bool:
     except OSError as error:
         return error.errno in (errno.EACCES, errno.EAGAIN)
     return False
+
+
+def _is_within(name: str) -> bool:
+    """Whether ``name`` is one that ``write_checksums`` gives: relative, straight down, and fit to be shown."""
+    path = PurePosixPath(name)
+    return name == str(path) and name.isprintable() and not path.is_absolute() and ".." not in path.parts
+
+
+def _refuse_no_file(path: Path) -> None:
+    """Raises OSError for a folder, a device or a pipe, which to open may already wait for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a file", str(path))
 
 
 @contextmanager

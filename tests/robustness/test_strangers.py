@@ -1,5 +1,6 @@
 """What somebody else put into a run's folder: links, pipes, forged facts and names. Nothing of theirs is lost by it."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -116,3 +117,54 @@ def test_what_was_set_aside_before_and_moved_and_linked_is_in_nobodys_way(runs, 
     assert runs.here(run.name, *keep, "--resume", str(run / "checkpoints/step-00000001")) == 0
     assert not (run / "checkpoints/step-00000002.set-aside").is_symlink()
     assert (tmp_path / "step").exists()
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    """A folder with checksums."""
+    folder = tmp_path / "step-00000002"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    files.write_checksums(folder)
+    assert files.damage(folder) is None
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/dev/zero", "../step-00000002/model.safetensors", "a/../model.safetensors", "..", "", ".",
+        "./model.safetensors", "/etc/hostname", "a\0b", "\ud800", "two\nlines", "pipe", "zeros", "folder",
+        "no/such", "x" * 5000,
+    ],
+)  # fmt: skip
+def test_checksums_of_what_is_no_file_of_the_folder_are_damage_and_nothing_is_waited_for(checkpoint, name):
+    os.mkfifo(checkpoint / "pipe")
+    (checkpoint / "zeros").symlink_to("/dev/zero")
+    (checkpoint / "folder").mkdir()
+    (checkpoint / files.CHECKSUMS).write_text(json.dumps({name: "x"}))
+    found = files.damage(checkpoint)
+    assert found
+    assert "\n" not in found
+    assert "changed" not in found  # it was not read
+
+
+@pytest.mark.parametrize("name", ["pipe", files.CHECKSUMS])
+def test_a_pipe_in_a_checkpoint_is_damage(checkpoint, name):
+    (checkpoint / name).unlink(missing_ok=True)
+    os.mkfifo(checkpoint / name)
+    assert name in files.damage(checkpoint)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "[" * 100_000, "{", '{"model.safetensors": 3}'])
+def test_checksums_that_are_none_are_damage(checkpoint, text):
+    (checkpoint / files.CHECKSUMS).write_text(text)
+    assert files.damage(checkpoint)
+
+
+def test_a_checkpoint_whose_checksums_name_a_device_is_refused(runs):
+    assert runs.here("forged", *SHORT) == 0
+    path = runs.folder / "forged/checkpoints/step-00000002"
+    (path / files.CHECKSUMS).write_text('{"/dev/zero": "x"}')
+    said = refused(lambda: runs.here("of-forged", *SHORT, "--resume", str(path)))
+    assert "is damaged: checksums.json names '/dev/zero', which is no file of this folder; give another" in said
