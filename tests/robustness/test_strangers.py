@@ -1,6 +1,7 @@
 """What somebody else put into a run's folder: links, pipes, forged facts and names. Nothing of theirs is lost by it."""
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from resformer import files
+from resformer.training.checkpoints import STATE, read_state
+from resformer.training.resuming import load
 
 SHORT = (
     "--train.max_steps", "2", "--train.save_every", "1", "--train.keep_checkpoints", "1", "--train.record_every", "0",
@@ -168,3 +171,74 @@ def test_a_checkpoint_whose_checksums_name_a_device_is_refused(runs):
     (path / files.CHECKSUMS).write_text('{"/dev/zero": "x"}')
     said = refused(lambda: runs.here("of-forged", *SHORT, "--resume", str(path)))
     assert "is damaged: checksums.json names '/dev/zero', which is no file of this folder; give another" in said
+
+
+@pytest.fixture(scope="module")
+def state(runs) -> tuple[Path, str]:
+    """A whole checkpoint, and what its trainer_state.json says."""
+    assert runs.here("state", *SHORT) == 0
+    path = runs.folder / "state/checkpoints/step-00000002"
+    return path, (path / STATE).read_text()
+
+
+def told(state: tuple[Path, str], text: str) -> Path:
+    """The checkpoint, whose trainer_state.json is ``text`` and has the right checksum."""
+    path, _ = state
+    (path / STATE).write_text(text)
+    files.write_checksums(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", "two"), ("step", None), ("step", True), ("step", 2.0), ("step", -1), ("step", 10**400), ("step", [2]),
+        ("seconds", math.nan), ("seconds", math.inf), ("seconds", -1), ("seconds", "1"), ("loss", math.nan),
+        ("loss", "low"), ("metrics_lines", -1), ("batches_passed_over", -1), ("batches_passed_over", 10**20),
+        ("rollbacks", None), ("init_from_hash", 3), ("extra_state", []), ("extra_state", None), ("processes", 0),
+        ("processes", "1"), ("micro_batch_size", None), ("precision", 16), ("shard", "no"), ("data_fingerprint", 7),
+        ("stranger", 1), ("two\nlines", 1),
+    ],
+)  # fmt: skip
+def test_a_state_of_other_types_is_refused_and_the_key_is_named(state, key, value):
+    path = told(state, json.dumps(json.loads(state[1]) | {key: value}))
+    assert repr(key)[1:-1] in refused(lambda: read_state(path))
+
+
+def test_a_state_without_one_of_its_keys_is_refused_unless_that_may_be_null(state):
+    whole = json.loads(state[1])
+    progress, circumstances = read_state(told(state, state[1]))
+    assert vars(progress) | vars(circumstances) == whole
+    for key in whole:
+        path = told(state, json.dumps({name: value for name, value in whole.items() if name != key}))
+        if key in ("loss", "init_from_hash"):
+            assert getattr(read_state(path)[0], key) is None
+        else:
+            assert f"has no {key}" in refused(lambda path=path: read_state(path))
+
+
+@pytest.mark.parametrize("text", ["[]", '"step"', "3", "{", "[" * 100_000, "\0"])
+def test_a_state_that_holds_no_keys_is_refused(state, text):
+    path = told(state, text)
+    assert STATE in refused(lambda: read_state(path))
+
+
+@pytest.mark.parametrize("watch", [[], {}, "none", {"steps": "two"}, {"loss": []}, {"loss": {}}, {"not_finite": None}])
+def test_a_run_does_not_go_on_from_forged_facts(runs, state, watch):
+    told_of_it = json.loads(state[1])
+    whole = told_of_it["extra_state"]["watch"]
+    told_of_it["extra_state"]["watch"] = whole | watch if isinstance(watch, dict) and watch else watch
+    path = told(state, json.dumps(told_of_it))
+    model = corpus = accelerator = None  # it does not come to these
+    call = lambda: load(path, model, [], corpus=corpus, accelerator=accelerator, micro_batch_size=4)  # noqa: E731
+    said = refused(call)
+    assert f"cannot resume from {path} ({STATE}: extra_state.watch is of another form" in said
+
+
+def test_a_run_with_a_forged_state_ends_in_one_line(runs, state):
+    path = told(state, json.dumps(json.loads(state[1]) | {"step": "two"}))
+    said = refused(lambda: runs.here("state", *SHORT))
+    assert f"cannot resume from {path} ({STATE}: step is 'two'" in said
+    told(state, state[1])
+    (path.parents[1] / "summary.json").write_text("[]")
+    assert runs.here("state", *SHORT) == 0
