@@ -10,6 +10,7 @@ import pytest
 
 from resformer import files
 from resformer.training.checkpoints import STATE, read_state
+from resformer.training.config import run_config
 from resformer.training.resuming import load
 
 SHORT = (
@@ -242,3 +243,20 @@ def test_a_run_with_a_forged_state_ends_in_one_line(runs, state):
     told(state, state[1])
     (path.parents[1] / "summary.json").write_text("[]")
     assert runs.here("state", *SHORT) == 0
+
+
+@pytest.mark.parametrize("key", ["data.source", "data.cache_dir", "data.tokenizer", "run_dir", "resume"])
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(runs, tmp_path, key):
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/s\xff")
+    if key == "data.source":
+        shutil.copy(runs.text, name)
+    before = sorted(os.listdir(runs.folder)), os.listdir(tmp_path)
+    said = refused(lambda: runs.here("not-utf8", *SHORT, f"--{key}", name))
+    assert said.startswith(f"{key} is '{tmp_path}/s\\udcff', which is not UTF-8; rename it")
+    assert (sorted(os.listdir(runs.folder)), os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize("key", ["trackers", "model.residual"])
+def test_no_key_holds_what_is_not_utf8(key):
+    value = "\udcff"
+    assert "\n" not in refused(lambda: run_config({key: [value] if key == "trackers" else value}))
