@@ -10,10 +10,11 @@ import json
 import math
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -122,9 +123,14 @@ def null_where_not_finite(values: dict[str, Any]) -> dict[str, Any]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that takes the name ``path`` when all that was written into it is on the disk.
 
+    A folder of that name is replaced, and so is a link, whose target stays as it is.
+
     Raises:
-        OSError: if its parent folder does not exist: it is not made again behind the back of who removed it.
+        OSError: if its parent folder does not exist: it is not made again behind the back of who removed it; or if
+            ``path`` is a file, which stays.
     """
+    if path.is_file() and not path.is_symlink():
+        raise NotADirectoryError(errno.ENOTDIR, "a file has that name, move it away", str(path))
     temporary = _beside(path)
     temporary.mkdir()
     try:
@@ -136,11 +142,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 os.chmod(Path(folder, name), mode)
                 _fsync(Path(folder, name))
             _fsync(Path(folder))
-        if path.exists():
+        if os.path.lexists(path):
             old = path.with_name(f".{path.name}.old-{uuid.uuid4().hex}")
             os.rename(path, old)
             os.rename(temporary, path)
-            shutil.rmtree(old)
+            remove(old)
         else:
             os.rename(temporary, path)
         _fsync(path.parent)
@@ -149,11 +155,19 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def remove(path: Path) -> None:
+    """Remove a folder with all that is in it, a file or a link, but never what a link points to. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder so that a kill leaves it whole or out of sight, never half there under its name."""
     hidden = _beside(path)
     os.rename(path, hidden)
-    shutil.rmtree(hidden)
+    remove(hidden)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -164,16 +178,15 @@ def remove_leftovers(folder: Path) -> None:
     for old in folder.glob(".*.old-*"):
         target = folder / old.name[1:].rpartition(".old-")[0]
         if not target.exists():
+            target.unlink(missing_ok=True)  # a link to nowhere
             os.rename(old, target)
     for leftover in [*folder.glob(".*.old-*"), *folder.glob(".*.tmp-*")]:
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink()
+        remove(leftover)
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file. Raises OSError if it cannot be read."""
+    """SHA-256 of a file. Raises OSError if it cannot be read or is none: a device or a pipe might never end."""
+    _refuse_no_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -191,14 +204,17 @@ def damage(folder: Path, only: str | None = None) -> str | None:
         only: look at this file alone; one that has no checksum is missing.
     """
     try:
+        _refuse_no_file(folder / CHECKSUMS)
         checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         if not isinstance(checksums, dict):
             raise ValueError
     except FileNotFoundError:
         return f"{CHECKSUMS} is missing"
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return f"{CHECKSUMS} cannot be read"
     for name, checksum in checksums.items() if only is None else [(only, checksums.get(only))]:
+        if not _is_within(name):
+            return f"{CHECKSUMS} names {name[:80]!r}, which is no file of this folder"
         try:
             if digest(folder / name) != checksum:
                 return f"{name} has changed since it was written"
@@ -206,6 +222,10 @@ def damage(folder: Path, only: str | None = None) -> str | None:
             return f"{name} is missing"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
+    if only is None:  # what has no checksum may be read too
+        for path in folder.rglob("*"):
+            if path.exists() and not path.is_file() and not path.is_dir():
+                return f"{path.relative_to(folder).as_posix()!r} is neither a file nor a folder"
     return None
 
 
@@ -221,12 +241,12 @@ def locked(file: Path, wait: bool = True) -> Iterator[None]:
 
     Raises:
         BlockingIOError: if another holds it and ``wait`` is false.
-        OSError: if the file cannot be made.
+        OSError: if the file cannot be made, or is a link: it is opened to write, and may be anybody's.
     """
     known = file.resolve()
     if known in _held:  # to the system a process never stands in its own way
         raise BlockingIOError(errno.EWOULDBLOCK, "held by this process", str(file))
-    with open(file, "w") as handle:
+    with _opened(file, os.O_RDWR | os.O_CREAT) as handle:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
@@ -244,13 +264,40 @@ def locked(file: Path, wait: bool = True) -> Iterator[None]:
 def is_held(file: Path) -> bool:
     """Whether another process holds ``file`` by ``locked``."""
     try:
-        with open(file) as handle:
+        with _opened(file, os.O_RDONLY) as handle:
             fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except OSError as error:
         return error.errno in (errno.EACCES, errno.EAGAIN)
     return False
+
+
+def _is_within(name: str) -> bool:
+    """Whether ``name`` is one that ``write_checksums`` gives: relative, straight down, and fit to be shown."""
+    path = PurePosixPath(name)
+    return name == str(path) and name.isprintable() and not path.is_absolute() and ".." not in path.parts
+
+
+def _refuse_no_file(path: Path) -> None:
+    """Raises OSError for a folder, a device or a pipe, which to open may already wait for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a file", str(path))
+
+
+@contextmanager
+def _opened(lock: Path, how: int) -> Iterator[int]:
+    """A lock's handle. Waits for no pipe and changes nothing that is there. Raises OSError for a link."""
+    try:
+        handle = os.open(lock, how | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if lock.is_symlink():
+            raise OSError(error.errno, f"{lock.name} is a symbolic link, remove it", str(lock)) from error
+        raise
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _beside(path: Path) -> Path:

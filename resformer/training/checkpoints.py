@@ -1,10 +1,12 @@
 """Checkpoints: a Hugging Face model folder and, beside it, all that going on exactly needs."""
 
+import json
 import re
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 import torch
 from accelerate import Accelerator
@@ -12,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from ..data import Corpus
 from ..files import remove_folder, replacing, whole_folder, write_checksums, write_json
+from ..ranges import check_ranges, within
+from .config import STEPS
 from .optimizer_state import named_state
 from .sharding import gathered, is_sharded
 
@@ -24,23 +28,23 @@ CONFIG, LOGS = "config.yaml", ("metrics.jsonl", "layers.parquet")
 class Progress:
     """Where a run stands. All of it is saved in a checkpoint and handed back by a resume."""
 
-    step: int = 0
+    step: int = within(0, STEPS, 0)
     """Optimiser steps done."""
-    seconds: float = 0.0
+    seconds: float = within(0, 1e12, 0.0)
     """Seconds trained."""
-    loss: float | None = None
+    loss: float | None = within(-1e39, 1e39, None)
     """Nats per token of the last step's batch."""
-    evaluated_step: int = 0
+    evaluated_step: int = within(0, STEPS, 0)
     """Where the latest evaluation during training was made."""
-    metrics_lines: int = 0
+    metrics_lines: int = within(0, 10 * STEPS, 0)
     """Lines of metrics.jsonl that belong to the steps done."""
-    skipped_updates: int = 0
+    skipped_updates: int = within(0, STEPS, 0)
     """Batches whose loss or gradient was not finite, and that were passed over."""
-    skipped_in_a_row: int = 0
+    skipped_in_a_row: int = within(0, STEPS, 0)
     """Of these, the latest that followed each other without an update between them."""
-    rollbacks: int = 0
+    rollbacks: int = within(0, STEPS, 0)
     """Times that the run went back to a checkpoint."""
-    batches_passed_over: int = 0
+    batches_passed_over: int = within(0, STEPS, 0)
     """Batches that rollbacks left out of the order of the data."""
     init_from_hash: str | None = None
     """Of the configuration and weights that the run started from, where these were given."""
@@ -59,6 +63,17 @@ class Progress:
         self.step += 1
         self.skipped_updates += 1
         self.skipped_in_a_row += 1
+
+
+@dataclass
+class Circumstances:
+    """What a run that goes on from a checkpoint is compared with: how that was made."""
+
+    data_fingerprint: str = ""
+    processes: int = within(1, STEPS, 1)
+    micro_batch_size: int = within(1, STEPS, 1)
+    precision: str = "no"
+    shard: bool = False
 
 
 def save(
@@ -96,17 +111,61 @@ def save(
                 for name in (CONFIG, *LOGS):
                     if (folder / name).exists():
                         shutil.copyfile(folder / name, temporary / name)
-                facts = {
-                    "processes": accelerator.num_processes, "micro_batch_size": micro_batch_size,
-                    "precision": str(accelerator.mixed_precision), "shard": sharded,
-                }  # fmt: skip
-                write_json(temporary / STATE, vars(progress) | facts | {"data_fingerprint": corpus.fingerprint})
+                circumstances = Circumstances(
+                    data_fingerprint=corpus.fingerprint,
+                    processes=accelerator.num_processes,
+                    micro_batch_size=micro_batch_size,
+                    precision=str(accelerator.mixed_precision),
+                    shard=sharded,
+                )
+                write_json(temporary / STATE, vars(progress) | vars(circumstances))
                 write_checksums(temporary)
         except Exception as error:  # every library has its own for a full disk, from SafetensorError to bare Exception
             raise OSError(cannot_save(path, error)) from error
         for old in checkpoints(folder)[:-keep]:
             remove_folder(old)
     accelerator.wait_for_everyone()
+
+
+def read_state(checkpoint: Path) -> tuple[Progress, Circumstances]:
+    """Where the run stood that saved ``checkpoint``, and how it did.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: one line, for what ``save`` does not write.
+    """
+    try:
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{STATE}: {' '.join(str(error).split())}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{STATE} holds no keys")
+    if unknown := state.keys() - {item.name for item in (*fields(Progress), *fields(Circumstances))}:
+        raise ValueError(f"{STATE} holds {min(unknown)[:60]!r}, which no run saves")
+    return _typed(Progress, state), _typed(Circumstances, state)
+
+
+def _typed(kind: type, state: dict[str, Any]) -> Any:
+    """An object of the dataclass ``kind`` with its values in ``state``. Raises ValueError as ``read_state`` does."""
+    values = {}
+    for item in fields(kind):
+        if item.name not in state and item.default is not None:  # one that may be null is null before it was there
+            raise ValueError(f"{STATE} has no {item.name}")
+        values[item.name] = value = state.get(item.name)
+        if not _is_a(value, item.type):
+            raise ValueError(f"{STATE}: {item.name} is {repr(value)[:60]}, of another type than a run saves")
+    made = kind(**values)
+    check_ranges(made, f"{STATE}: ")
+    return made
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    kinds: set[Any] = {
+        get_origin(part) or part for part in (get_args(hint) if get_origin(hint) is UnionType else (hint,))
+    }
+    if float in kinds:
+        kinds.add(int)
+    return type(value) in kinds  # to Python a bool is an int
 
 
 def instruments_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:

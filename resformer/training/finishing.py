@@ -27,6 +27,8 @@ def is_complete(folder: Path, progress: Progress) -> bool:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
+    if not isinstance(summary, dict):
+        return False
     return (folder / "model").exists() and (summary.get("status"), summary.get("step")) == ("completed", progress.step)
 
 

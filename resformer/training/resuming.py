@@ -1,19 +1,19 @@
 """Going on where a run stood: which checkpoint, whether it is whole, and whether it is of this very run."""
 
-import json
 import os
-import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from ..data import Corpus
-from ..files import damage, read_yaml
+from ..files import damage, read_yaml, remove
 from ..keys import flat
-from .checkpoints import CONFIG, OPTIMIZERS, STATE, Progress, checkpoints, step_of
+from ..stability.endstate import StabilityWatch
+from .checkpoints import CONFIG, OPTIMIZERS, STATE, Progress, checkpoints, read_state, step_of
 from .config import RunConfig
 from .optimizer_state import load_named_state
 from .sharding import is_sharded, load_weights
@@ -101,7 +101,8 @@ def set_later_ones_aside(folder: Path, step: int, accelerator: Accelerator) -> N
         for path in checkpoints(folder):
             if step_of(path) > step:
                 aside = path.with_name(f"{path.name}.set-aside")
-                shutil.rmtree(aside, ignore_errors=True)
+                if os.path.lexists(aside):
+                    remove(aside)
                 path.rename(aside)
                 print(f"warning: {path} is beyond step {step} and now {aside.name}", file=sys.stderr)
     accelerator.wait_for_everyone()
@@ -119,22 +120,21 @@ def load(
             random numbers than those of the run that saved it.
     """
     try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        if (theirs := state.pop("data_fingerprint")) != corpus.fingerprint:
-            raise ValueError(
-                f"{path} was trained on other data (fingerprint {theirs[:16]}, that of data.source is now "
-                f"{corpus.fingerprint[:16]}); restore the data, or give another --run_dir"
-            )
+        progress, saved = read_state(path)
+        _refuse_another_watch(progress.extra_state.get("watch"))
+    except (OSError, ValueError) as error:
+        raise _cannot_resume(path, error) from error
+    if saved.data_fingerprint != corpus.fingerprint:
+        raise ValueError(
+            f"{path} was trained on other data (fingerprint {saved.data_fingerprint[:16]}, that of data.source is now "
+            f"{corpus.fingerprint[:16]}); restore the data, or give another --run_dir"
+        )
+    try:
         load_weights(model, path / "model.safetensors")
         load_named_state(path / OPTIMIZERS, model, optimizers)
-        processes, micro = state.pop("processes"), state.pop("micro_batch_size")
-        precision, sharded = state.pop("precision"), state.pop("shard")
-        progress = Progress(**state)
-    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise ValueError(
-            f"cannot resume from {path} ({reason}); remove that folder to use the one before it"
-        ) from error
+    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise _cannot_resume(path, error) from error
+    precision, micro, processes = saved.precision, saved.micro_batch_size, saved.processes
     if precision != str(accelerator.mixed_precision):
         raise ValueError(
             f"{path} was trained in precision {precision}, now it is {accelerator.mixed_precision}: launch with "
@@ -146,8 +146,8 @@ def load(
             f"model draws random numbers for each: give --train.micro_batch_size {micro}, or launch {processes} "
             f"process{'es' if processes > 1 else ''} as before"
         )
-    if sharded != is_sharded(model):
-        how = "whole" if sharded else "split over processes"
+    if saved.shard != is_sharded(model):
+        how = "whole" if saved.shard else "split over processes"
         accelerator.print(f"weights are {how} now, other than when {path} was saved: other sums of rounding")
     if processes != accelerator.num_processes:
         accelerator.print(
@@ -155,6 +155,31 @@ def load(
             f"{accelerator.num_processes}: the same data in the same order, sums in another order of rounding"
         )
     return progress
+
+
+def _cannot_resume(path: Path, error: Exception) -> ValueError:
+    reason = str(error).split("\n")[0] or type(error).__name__
+    return ValueError(f"cannot resume from {path} ({reason}); remove that folder to use the one before it")
+
+
+def _refuse_another_watch(state: Any) -> None:
+    """Raises ValueError for what ``StabilityWatch.state_dict`` does not give; a run may do without."""
+    watch = StabilityWatch()
+    try:
+        if state is not None:
+            if not _is_like(state, watch.state_dict()):
+                raise ValueError
+            watch.load_state_dict(state)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{STATE}: extra_state.watch is of another form than a run saves") from error
+
+
+def _is_like(value: Any, sample: Any) -> bool:
+    """Whether it has the keys and types of ``sample``, where a null stands for a number or a list as well."""
+    if isinstance(sample, dict):
+        same = isinstance(value, dict) and value.keys() == sample.keys()
+        return same and all(_is_like(value[key], sample[key]) for key in sample)
+    return type(value) in ({type(sample)} if sample is not None else {type(None), int, float, list})
 
 
 @torch.no_grad()

@@ -127,7 +127,7 @@ def run_folder(config: RunConfig, accelerator: Accelerator) -> Iterator[Path]:
                 ) from error
             except OSError as error:
                 advice = "make room and start again" if no_room(error) else "give another --run_dir"
-                raise OSError(f"run_dir: cannot write to {folder} ({error.strerror}); {advice}") from error
+                raise OSError(f"run_dir: cannot write to {folder} ({error.strerror or error}); {advice}") from error
         accelerator.wait_for_everyone()
         yield folder
 
