@@ -5,13 +5,14 @@ import copy
 import io
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 import torch
+from torch.distributed._tools.mem_tracker import MemTracker
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
@@ -44,7 +45,7 @@ def step_times(kinds: list[str], shape: dict[str, Any], batch_size: int, steps: 
     models |= {kind: ResformerForCausalLM(ResformerConfig(**shape, residual=kind)) for kind in kinds}
     tokens = torch.randint(shape["vocab_size"], (batch_size, shape["max_position_embeddings"]), device=device)
     with TemporaryDirectory() as folder, ready(_loop(shape, batch_size, steps, Path(folder))) as trainer:
-        arms: dict[str, Callable[[], object]] = {name: bare_step(model, tokens) for name, model in models.items()}
+        arms: dict[str, Callable[[], object]] = {name: BareStep(model, tokens) for name, model in models.items()}
         arms["loop"], models["loop"] = trainer.step, trainer.model
         number = range(steps + UNTIMED)
         rounds = [{name: timed(arm) for name, arm in arms.items()} for _ in tqdm(number, disable=None)][UNTIMED:]
@@ -80,20 +81,36 @@ def recorder_cost(config: RunConfig, rounds: int) -> tuple[float, float]:
     return watch, look
 
 
-def bare_step(model: PreTrainedModel, tokens: torch.Tensor) -> Callable[[], None]:
-    """A training step as one writes it by hand: autocast, backward, clip, fused AdamW."""
-    torch.nn.Module.to(model, tokens.device)
-    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-3, fused=True)
+class BareStep:
+    """Called, it takes a training step as one writes it by hand: autocast, backward, clip, fused AdamW."""
 
-    def step() -> None:
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=default_precision() == "bf16"):
-            loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+    def __init__(self, model: PreTrainedModel, tokens: torch.Tensor):
+        torch.nn.Module.to(model, tokens.device)
+        self.model, self.tokens = model.train(), tokens
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+
+    def __call__(self) -> None:
+        with torch.autocast(self.tokens.device.type, torch.bfloat16, enabled=default_precision() == "bf16"):
+            loss = self.model(input_ids=self.tokens, labels=self.tokens, use_cache=False).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
-    return step
+
+def peak_of_tensors(step: Callable[[], object], model: torch.nn.Module, optimizers: Sequence[Any]) -> int:
+    """Bytes of all tensors (weights, gradients, optimiser, activations) when they were most, counted tensor by tensor
+    over a step, uncompiled: the same on every machine, whatever else its process holds.
+
+    Args:
+        optimizers: with their state, which what follows the step would else not know of: after a step at least.
+    """
+    tracker = MemTracker()
+    tracker.track_external(model, *optimizers)
+    with torch.compiler.set_stance("force_eager"), tracker:
+        step()
+    peak = tracker.get_tracker_snapshot("peak")
+    return int(sum(of_device["Total"] for of_device in peak.values()))
 
 
 @contextlib.contextmanager

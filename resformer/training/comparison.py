@@ -15,13 +15,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from ..model import ResformerConfig, ResformerForCausalLM
-from .benchmark import UNTIMED, bare_step, timed
+from .benchmark import UNTIMED, BareStep, peak_of_tensors, timed
 from .compiling import compile_blocks
 from .launch import default_precision
 from .memory import keep_freed_memory
@@ -80,20 +79,20 @@ def compare(
     tokens = torch.randint(shape["vocab_size"], (batch_size, length), device=device)
     makers = {kind: ours(kind, shape) for kind in dict.fromkeys(["pre", *kinds])}
     makers |= {name: _THEIRS[name](shape) for name in others if name != "x-transformers" or find_spec("x_transformers")}
-    arms: dict[tuple[str, str], Callable[[], object]] = {}
+    arms: dict[tuple[str, str], BareStep] = {}
     facts: dict[tuple[str, str], dict[str, Any]] = {}
     for name, make in makers.items():
         for way in ways:
             torch.manual_seed(0)
             model = make().to(device)
             fact = {"parameters": sum(p.numel() for p in model.parameters())}
-            step = bare_step(model, tokens)
+            step = BareStep(model, tokens)
             fact["products"] = _products(step)
             if way == "compiled":
                 _compile(model)
             fact["first_seconds"] = timed(step)
             if way == "eager" or device.type == "cuda":
-                fact["peak_bytes"] = peak_bytes(step, model, device)
+                fact["peak_bytes"] = peak_bytes(step, device)
             arms[name, way], facts[name, way] = step, fact
     rounds = [
         {arm: timed(step, timer) for arm, step in arms.items()} for _ in tqdm(range(UNTIMED + steps), disable=None)
@@ -199,19 +198,17 @@ def _products(step: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def peak_bytes(step: Callable[[], object], model: torch.nn.Module, device: torch.device) -> float:
-    """Bytes of all tensors (weights, gradients, optimiser, activations) when they were most, as a step alone needs."""
+def peak_bytes(step: BareStep, device: torch.device) -> float:
+    """Bytes of all tensors (weights, gradients, optimiser, activations) when they were most, as a step alone needs that
+    was taken before."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated() - sum(p.nbytes for p in model.parameters()) * 3  # with AdamW's moments
+        own = 3 * sum(p.nbytes for p in step.model.parameters())  # with AdamW's moments
+        before = torch.cuda.memory_allocated() - own
         torch.cuda.reset_peak_memory_stats()
         step()
         return torch.cuda.max_memory_allocated() - before
-    tracker = MemTracker()
-    tracker.track_external(model)
-    with tracker:
-        step()
-    return sum(found["Total"] for found in tracker.get_tracker_snapshot("peak").values())
+    return peak_of_tensors(step, step.model, [step.optimizer])
 
 
 def _compile(model: torch.nn.Module) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from .benchmark import bare_step, timed
+from .benchmark import BareStep, timed
 from .comparison import clock_and_device, ours, peak_bytes
 from .launched import launched_run
 
@@ -69,10 +69,9 @@ def _in_turn(kinds, shape, batch_size, steps, axis, size, clock) -> dict[str, tu
     tokens = torch.randint(grown["vocab_size"], (batch_size, grown["max_position_embeddings"]), device=device)
     arms, peaks = {}, {}
     for kind in kinds:
-        model = ours(kind, grown)().to(device)
-        arms[kind] = bare_step(model, tokens)
+        arms[kind] = BareStep(ours(kind, grown)().to(device), tokens)
         arms[kind]()
-        peaks[kind] = peak_bytes(arms[kind], model, device)
+        peaks[kind] = peak_bytes(arms[kind], device)
     rounds = [{kind: timed(step, timer) for kind, step in arms.items()} for _ in range(steps)]
     return {kind: (statistics.median(taken[kind] for taken in rounds), peaks[kind]) for kind in kinds}
 
