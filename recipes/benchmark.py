@@ -63,7 +63,7 @@ def benchmark(
     from resformer.report.growth import growth_chart
     from resformer.training.benchmark import step_times
     from resformer.training.comparison import OTHERS, WAYS, compare, rendered
-    from resformer.training.growth import exponents, grow
+    from resformer.training.growth import axes_of, exponents, grow
     from resformer.training.preset import PRESETS, run_preset
 
     if preset is not None:
@@ -80,7 +80,7 @@ def benchmark(
     }
     kinds = sorted(set(KINDS) - {"two_norms"}) if residual == "all" else residual.split(",")
     if growth is not None:
-        axes = [_sizes(words) for words in growth.split()]
+        axes = axes_of(growth).items()
         table = pd.concat([grow(kinds, shape, batch_size, steps, axis, sizes, clock) for axis, sizes in axes])
         if output is not None:
             growth_chart(table).save(output)
@@ -95,13 +95,6 @@ def benchmark(
         times = step_times(["pre"], shape, batch_size, steps).set_index("model").to_pre
         found.about["loop"] = float(times["loop"])
     print(json.dumps(found.as_dict(), indent=2) if format == "json" else rendered(found, format))
-
-
-def _sizes(words: str) -> tuple[str, list[int]]:
-    axis, _, sizes = words.partition("=")
-    if not sizes or not all(size.isdecimal() for size in sizes.split(",")):
-        raise ValueError(f"growth is {words!r}; write for example num_hidden_layers=2,4,8")
-    return axis, [int(size) for size in sizes.split(",")]
 
 
 def _listed(name: str, given: str, known: tuple[str, ...]) -> list[str]:

@@ -40,12 +40,10 @@ def grow(
         kind's sizes, all in logarithms: what a step takes however small it is hides the slope of the smaller ones.
 
     Raises:
-        ValueError: for an axis that is not one.
+        ValueError: for an axis that is not one, and for a size that is there twice.
     """
-    if axis not in AXES:
-        raise ValueError(f"growth is along one of {', '.join(AXES)}, not {axis!r}")
     rows = []
-    for size in tqdm(sizes, axis, disable=None):
+    for size in tqdm(_in_order(axis, sizes), axis, disable=None):
         taken = _in_processes if axis == "processes" else _in_turn
         for kind, (seconds, peak) in taken(kinds, shape, batch_size, steps, axis, size, clock).items():
             rows.append({"kind": kind, "axis": axis, "size": size, "seconds": seconds, "peak_bytes": peak})
@@ -54,6 +52,31 @@ def grow(
         slopes = {kind: _slope(own["size"], own[column]) for kind, own in table.groupby("kind")}
         table[name] = table.kind.map(slopes)
     return table
+
+
+def axes_of(words: str) -> dict[str, list[int]]:
+    """What a person writes as ``KEY=SIZE,SIZE,... KEY=SIZE,...``: sizes by what grows, the smallest first.
+
+    Raises:
+        ValueError: for what is not written so, an axis that is not one, and what is given twice.
+    """
+    axes: dict[str, list[int]] = {}
+    for word in words.split() or [words]:
+        axis, _, listed = word.partition("=")
+        if not all(size.isdecimal() for size in listed.split(",")):
+            raise ValueError(f"growth is {word!r}; write for example num_hidden_layers=2,4,8")
+        if axis in axes:
+            raise ValueError(f"growth names {axis} twice; write all its sizes once")
+        axes[axis] = _in_order(axis, [int(size) for size in listed.split(",")])
+    return axes
+
+
+def _in_order(axis: str, sizes: list[int]) -> list[int]:
+    if axis not in AXES:
+        raise ValueError(f"growth is along one of {', '.join(AXES)}, not {axis!r}")
+    if len(set(sizes)) < len(sizes):
+        raise ValueError(f"growth of {axis} has a size twice: {', '.join(map(str, sizes))}")
+    return sorted(sizes)
 
 
 def exponents(table: pd.DataFrame) -> pd.DataFrame:

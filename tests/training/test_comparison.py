@@ -1,6 +1,7 @@
 """The benchmark: each model is a model of that size, each row is what it says; no time is asserted."""
 
 import json
+import shlex
 import time
 
 import pytest
@@ -92,7 +93,8 @@ def test_exponents_are_those_of_the_larger_sizes(monkeypatch):
         return {kind: (max(16, size**2), 2.0 * size) for kind in kinds}
 
     monkeypatch.setattr(growth, "_in_turn", taken)
-    table = growth.grow(["pre", "hyper"], SHAPE, 1, 1, "num_hidden_layers", [1, 2, 4, 8, 16])
+    table = growth.grow(["pre", "hyper"], SHAPE, 1, 1, "num_hidden_layers", [16, 2, 1, 8, 4])
+    assert table["size"].tolist()[::2] == [1, 2, 4, 8, 16]
     assert table.seconds_exponent.tolist() == pytest.approx([2] * 10)
     shown = growth.exponents(table)
     assert shown["bytes_exponent", "num_hidden_layers"].to_dict() == pytest.approx({"pre": 1, "hyper": 1})
@@ -118,8 +120,20 @@ def test_the_clock_of_a_process_does_not_count_what_others_do(quick, monkeypatch
         comparison.clock_and_device("cpu")
 
 
-@pytest.mark.parametrize("words", ["--others lama", "--ways slow", "--growth depth", "--growth depth=1,2"])
-def test_what_cannot_be_timed_is_one_line(words):
-    with pytest.raises(ValueError) as error:
-        main(words.split())
+UNTIMED = {
+    "--growth depth": "num_hidden_layers=2,4,8",
+    "--growth depth=1,2": "not 'depth'",
+    "--growth ''": "num_hidden_layers=2,4,8",
+    "--growth vocab_size=": "num_hidden_layers=2,4,8",
+    "--growth num_hidden_layers=2,2": "twice: 2, 2",
+    "--growth 'vocab_size=2 vocab_size=4'": "vocab_size twice",
+}
+
+
+@pytest.mark.parametrize("words", ["--others lama", "--ways slow", *UNTIMED])
+def test_what_cannot_be_timed_is_one_line(words, monkeypatch):
+    monkeypatch.setattr(comparison, "timed", None)  # refused before anything is
+    monkeypatch.setattr(growth, "timed", None)
+    with pytest.raises(ValueError, match=UNTIMED.get(words, words.split()[-1])) as error:
+        main(shlex.split(words))
     assert "\n" not in str(error.value)
