@@ -9,10 +9,15 @@ reached at the most in the same process, how long a start takes, and what the lo
 """
 
 import json
+import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Literal
 
+from resformer.files import write_atomically
 from resformer.programs import arguments_of, run_program
+
+FIGURES = (".svg", ".png")
 
 
 def benchmark(
@@ -54,8 +59,8 @@ def benchmark(
         format: text, markdown or json.
         preset: gpu measures instead everything that is asked of one, compiled, at 124 and 350 million parameters and
             1,024 tokens: pre, what kinds cost, a run with weights split; the keys above are not read.
-        output: of a preset, the file (JSON) that keeps what it finds, by default benchmark-PRESET.json; of growth, a
-            figure (.svg or .png).
+        output: a file for what is printed; of growth, a figure (.svg or .png); of a preset, the file (JSON) that keeps
+            what it finds, by default benchmark-PRESET.json.
     """
     import pandas as pd  # help waits for none of these
 
@@ -67,7 +72,11 @@ def benchmark(
     from resformer.training.preset import PRESETS, run_preset
 
     if preset is not None:
-        run_preset(PRESETS[preset], Path(output or f"benchmark-{preset}.json"))
+        output = output or f"benchmark-{preset}.json"
+    if output is not None:
+        _refuse_unwritable(Path(output), FIGURES if growth is not None and preset is None else None)
+    if preset is not None:
+        run_preset(PRESETS[preset], Path(str(output)))
         return
     shape = {
         "vocab_size": vocab_size,
@@ -82,19 +91,36 @@ def benchmark(
     if growth is not None:
         axes = axes_of(growth).items()
         table = pd.concat([grow(kinds, shape, batch_size, steps, axis, sizes, clock) for axis, sizes in axes])
+        if format == "json":
+            print(table.to_json(orient="records", indent=2), flush=True)
+        else:
+            print(table.to_string(index=False), exponents(table).round(2).to_string(), sep="\n\n", flush=True)
         if output is not None:
             growth_chart(table).save(output)
-        if format == "json":
-            print(table.to_json(orient="records", indent=2))
-        else:
-            print(table.to_string(index=False), exponents(table).round(2).to_string(), sep="\n\n")
         return
     theirs, asked = _listed("others", others, OTHERS), _listed("ways", ways, WAYS)
     found = compare(kinds, shape, batch_size, steps, theirs, asked, new_tokens, clock)
     if loop:
         times = step_times(["pre"], shape, batch_size, steps).set_index("model").to_pre
         found.about["loop"] = float(times["loop"])
-    print(json.dumps(found.as_dict(), indent=2) if format == "json" else rendered(found, format))
+    text = json.dumps(found.as_dict(), indent=2) if format == "json" else rendered(found, format)
+    print(text, flush=True)
+    if output is not None:
+        write_atomically(Path(output), text + "\n")
+
+
+def _refuse_unwritable(file: Path, endings: tuple[str, ...] | None) -> None:
+    """Raises ValueError or OSError, one line, before anything is measured that could not be kept."""
+    if endings and file.suffix not in endings:
+        raise ValueError(f"output is {file}; a figure ends in {' or '.join(endings)}")
+    if file.is_dir():
+        raise ValueError(f"output is {file}, which is a folder; name a file in it")
+    if file.exists() and not os.access(file, os.W_OK):
+        raise ValueError(f"output is {file}, which is not to be written to; name another file")
+    try:
+        TemporaryFile(dir=file.parent).close()
+    except OSError as error:
+        raise OSError(error.errno, f"output: {error.strerror}", str(file)) from error
 
 
 def _listed(name: str, given: str, known: tuple[str, ...]) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import shlex
 import time
 
+import altair as alt
 import pytest
 import torch
 from resformer.recipes.benchmark import main
@@ -74,8 +75,11 @@ def test_memory_grows_as_one_knows(quick):
 
 def test_the_program_prints_what_can_be_read_again(quick, capsys, tmp_path):
     small = "--hidden_size 64 --num_hidden_layers 2 --sequence_length 16 --batch_size 2 --steps 1"
-    assert main(f"{small} --loop false --others none --format json".split()) == 0
-    assert [row["model"] for row in json.loads(capsys.readouterr().out)["table"]] == ["pre"]
+    kept = tmp_path / "table.json"
+    assert main(f"{small} --loop false --others none --format json --output {kept}".split()) == 0
+    printed = capsys.readouterr().out
+    assert [row["model"] for row in json.loads(printed)["table"]] == ["pre"]
+    assert kept.read_text() == printed
     figure = tmp_path / "growth.svg"
     grown = ["--growth", "num_hidden_layers=1,2 vocab_size=8,16", "--output", str(figure), "--clock", "cpu"]
     assert main([*small.split(), *grown, "--format", "json"]) == 0
@@ -84,6 +88,17 @@ def test_the_program_prints_what_can_be_read_again(quick, capsys, tmp_path):
         ("num_hidden_layers", 1), ("num_hidden_layers", 2), ("vocab_size", 8), ("vocab_size", 16)
     ]  # fmt: skip
     assert all(title in figure.read_text() for title in ("blocks", "vocabulary", "seconds of a step"))
+
+
+def test_a_table_is_printed_before_its_figure_is_saved(monkeypatch, capsys, tmp_path):
+    def fails(chart, file):
+        raise OSError("no room")
+
+    monkeypatch.setattr(growth, "_in_turn", lambda kinds, *_: {kind: (1.0, float("nan")) for kind in kinds})
+    monkeypatch.setattr(alt.VConcatChart, "save", fails)
+    with pytest.raises(OSError, match="no room"):
+        main(["--growth", "vocab_size=8,16", "--output", str(tmp_path / "growth.png")])
+    assert "vocab_size" in capsys.readouterr().out
 
 
 def test_exponents_are_those_of_the_larger_sizes(monkeypatch):
@@ -125,6 +140,11 @@ UNTIMED = {
     "--growth depth=1,2": "not 'depth'",
     "--growth ''": "num_hidden_layers=2,4,8",
     "--growth vocab_size=": "num_hidden_layers=2,4,8",
+    "--growth vocab_size=2,4 --output growth.gif": r"\.svg or \.png",
+    "--growth vocab_size=2,4 --output nowhere/growth.svg": "nowhere/growth.svg",
+    "--output nowhere/table.txt": "nowhere/table.txt",
+    "--preset gpu --output nowhere/gpu.json": "nowhere/gpu.json",
+    "--output /tmp": "a folder",
     "--growth num_hidden_layers=2,2": "twice: 2, 2",
     "--growth 'vocab_size=2 vocab_size=4'": "vocab_size twice",
 }
@@ -134,6 +154,6 @@ UNTIMED = {
 def test_what_cannot_be_timed_is_one_line(words, monkeypatch):
     monkeypatch.setattr(comparison, "timed", None)  # refused before anything is
     monkeypatch.setattr(growth, "timed", None)
-    with pytest.raises(ValueError, match=UNTIMED.get(words, words.split()[-1])) as error:
+    with pytest.raises((ValueError, OSError), match=UNTIMED.get(words, words.split()[-1])) as error:
         main(shlex.split(words))
     assert "\n" not in str(error.value)
