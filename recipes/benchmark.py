@@ -66,8 +66,8 @@ def benchmark(
 
     from resformer.model.specification import KINDS
     from resformer.report.growth import growth_chart
-    from resformer.training.benchmark import step_times
-    from resformer.training.comparison import OTHERS, WAYS, compare, rendered
+    from resformer.training.benchmark import loop_ratio
+    from resformer.training.comparison import OTHERS, WAYS, clock_and_device, compare, rendered
     from resformer.training.growth import axes_of, exponents, grow
     from resformer.training.preset import PRESETS, run_preset
 
@@ -101,8 +101,7 @@ def benchmark(
     theirs, asked = _listed("others", others, OTHERS), _listed("ways", ways, WAYS)
     found = compare(kinds, shape, batch_size, steps, theirs, asked, new_tokens, clock)
     if loop:
-        times = step_times(["pre"], shape, batch_size, steps).set_index("model").to_pre
-        found.about["loop"] = float(times["loop"])
+        found.about["loop"] = loop_ratio(shape, batch_size, steps, clock_and_device(clock)[1])
     text = json.dumps(found.as_dict(), indent=2) if format == "json" else rendered(found, format)
     print(text, flush=True)
     if output is not None:

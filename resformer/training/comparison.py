@@ -323,7 +323,7 @@ def rendered(found: Comparison, format: str) -> str:
     ]
     lines.append("start-up: " + ", ".join(f"{name} {s:.2f} s" for name, s in about["start_up_seconds"].items()))
     if "loop" in about:
-        lines.append(f"the loop of recipes/train.py takes {about['loop']:.3f} of the bare step of pre, eager")
+        lines.append(f"the loop of recipes/train.py takes {about['loop']:.3f} of the bare step of pre, eager, of bytes")
     if found.generation:
         lines.append("generated: " + ", ".join(f"{name} {n:.0f} tokens/s" for name, n in found.generation.items()))
     return "\n".join(lines)

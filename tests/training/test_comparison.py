@@ -3,13 +3,14 @@
 import json
 import shlex
 import time
+import types
 
 import altair as alt
 import pytest
 import torch
 from resformer.recipes.benchmark import main
 
-from resformer.training import comparison, growth
+from resformer.training import benchmark, comparison, growth
 
 SHAPE = {
     "vocab_size": 32, "hidden_size": 16, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -88,6 +89,24 @@ def test_the_program_prints_what_can_be_read_again(quick, capsys, tmp_path):
         ("num_hidden_layers", 1), ("num_hidden_layers", 2), ("vocab_size", 8), ("vocab_size", 16)
     ]  # fmt: skip
     assert all(title in figure.read_text() for title in ("blocks", "vocabulary", "seconds of a step"))
+
+
+def test_the_loop_is_timed_beside_the_same_model_by_the_clock_that_was_asked_for(monkeypatch):
+    took = []
+
+    def timed(step, clock):
+        step()
+        model = step.model if isinstance(step, benchmark.BareStep) else step.__self__.model
+        took.append((type(step), model.num_parameters(), clock(), torch.get_num_threads()))
+        return 3.0 if len(took) % 2 else 2.0
+
+    monkeypatch.setattr(benchmark, "timed", timed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    assert benchmark.loop_ratio(SHAPE | {"vocab_size": 1000}, 2, 1, lambda: 7.0) == 1.5
+    torch.set_num_threads(threads)
+    assert [one[0] for one in took[:2]] == [types.MethodType, benchmark.BareStep]
+    assert {one[1:] for one in took} == {(took[0][1], 7.0, 2)}
 
 
 def test_a_table_is_printed_before_its_figure_is_saved(monkeypatch, capsys, tmp_path):
