@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -71,8 +70,9 @@ def compare(
     Returns:
         In ``table``: ``model``, ``way``, ``parameters``, ``milliseconds`` (median), ``spread`` (half the distance of
         the quartiles over the median), ``tokens_per_second``, ``to_pre`` (median ratio within a round, to ``pre`` in
-        the same way), ``utilisation`` (matrix products a second over the ceiling), ``peak_bytes`` (all tensors of a
-        step; nan where it cannot be counted), ``first_seconds`` (the first step, compiling included).
+        the same way), ``utilisation`` (MFU as in Chowdhery et al. 2022, arXiv:2204.02311, ``operations`` a second, but
+        over the ceiling of matrix products that was reached here), ``peak_bytes`` (all tensors of a step; nan where it
+        cannot be counted), ``first_seconds`` (the first step, compiling included).
     """
     device, timer = clock_and_device(clock)
     length = shape["max_position_embeddings"]
@@ -86,8 +86,8 @@ def compare(
             torch.manual_seed(0)
             model = make().to(device)
             fact = {"parameters": sum(p.numel() for p in model.parameters())}
+            fact["operations"] = operations(model, shape, batch_size)
             step = BareStep(model, tokens)
-            fact["products"] = _products(step)
             if way == "compiled":
                 _compile(model)
             fact["first_seconds"] = timed(step)
@@ -134,7 +134,7 @@ def _row(arm, facts, rounds, ceiling, tokens) -> dict[str, Any]:
         "spread": (high - low) / 2 / median,
         "tokens_per_second": tokens / median,
         "to_pre": statistics.median(found[arm] / found["pre", way] for found in rounds),
-        "utilisation": facts[arm]["products"] / median / ceiling["products_per_second"],
+        "utilisation": facts[arm]["operations"] / median / ceiling["products_per_second"],
         "peak_bytes": facts[arm].get("peak_bytes", float("nan")),
         "first_seconds": facts[arm]["first_seconds"],
     }
@@ -192,10 +192,17 @@ def generate(
     return {name: new_tokens / statistics.median(found[name] for found in taken) for name in models}
 
 
-def _products(step: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops()
+def operations(model: torch.nn.Module, shape: dict[str, Any], batch_size: int) -> int:
+    """Floating-point operations of a step as PaLM counts them (Chowdhery et al. 2022, arXiv:2204.02311, appendix B): six
+    for each token and weight of a matrix, and twelve for each block, channel and pair of tokens, causal attention in
+    full as there. The embeddings, which are looked up, are none; the read-out is one, tied or not. What is computed
+    again for the backward pass does not count."""
+    length, width = shape["max_position_embeddings"], shape["hidden_size"]
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    weights = sum(p.numel() for p in model.parameters() if p.ndim > 1 and id(p) not in looked_up)
+    weights += shape["vocab_size"] * width * bool(shape.get("tie_word_embeddings"))
+    attention = 12 * shape["num_hidden_layers"] * width * length**2 * batch_size
+    return 6 * weights * length * batch_size + attention
 
 
 def peak_bytes(step: BareStep, device: torch.device) -> float:

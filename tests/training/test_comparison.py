@@ -55,6 +55,19 @@ def test_every_model_has_a_row_and_pre_is_always_there(quick):
     assert comparison.rendered(found, "markdown").splitlines()[1].startswith("| ---")
 
 
+@pytest.mark.parametrize("name", ["pre", *comparison.OTHERS])
+def test_operations_of_all_models_are_counted_by_one_formula(name):
+    if name == "x-transformers":
+        pytest.importorskip("x_transformers")
+    make = comparison.ours("pre", SHAPE) if name == "pre" else comparison._THEIRS[name](SHAPE)
+    block = 4 * 16 * 16 + 3 * 16 * 48
+    expected = 6 * (2 * block + 32 * 16) * 3 * 16 + 12 * 2 * 16 * 16**2 * 3
+    assert comparison.operations(make(), SHAPE, batch_size=3) == expected
+    if name == "pre":
+        untied = SHAPE | {"tie_word_embeddings": False}
+        assert comparison.operations(comparison.ours("pre", untied)(), untied, batch_size=3) == expected
+
+
 def test_memory_holds_weights_gradients_and_both_moments():
     model = comparison.ours("pre", SHAPE | {"vocab_size": 4000})()
     step = comparison.BareStep(model, torch.zeros(1, 2, dtype=torch.long))
