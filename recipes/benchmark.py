@@ -65,10 +65,11 @@ def benchmark(
     import pandas as pd  # help waits for none of these
 
     from resformer.model.specification import KINDS
+    from resformer.model.specification import _split as split_outside_brackets
     from resformer.report.growth import growth_chart
     from resformer.training.benchmark import loop_ratio
-    from resformer.training.comparison import OTHERS, WAYS, clock_and_device, compare, rendered
-    from resformer.training.growth import axes_of, exponents, grow
+    from resformer.training.comparison import OTHERS, WAYS, clock_and_device, compare, rendered, widths
+    from resformer.training.growth import axes_of, exponents, grow, refuse_ungrowable
     from resformer.training.preset import PRESETS, run_preset
 
     if preset is not None:
@@ -80,16 +81,16 @@ def benchmark(
         return
     shape = {
         "vocab_size": vocab_size,
-        "hidden_size": hidden_size,
-        "intermediate_size": round(hidden_size * 8 / 3),
         "num_hidden_layers": num_hidden_layers,
-        "num_attention_heads": max(1, hidden_size // 64),
         "max_position_embeddings": sequence_length,
         "tie_word_embeddings": True,
+        **widths(hidden_size),
     }
-    kinds = sorted(set(KINDS) - {"two_norms"}) if residual == "all" else residual.split(",")
+    kinds = sorted(set(KINDS) - {"two_norms"}) if residual == "all" else split_outside_brackets(residual)
     if growth is not None:
         axes = axes_of(growth).items()
+        for axis, sizes in axes:
+            refuse_ungrowable(kinds, shape, batch_size, steps, axis, sizes)
         table = pd.concat([grow(kinds, shape, batch_size, steps, axis, sizes, clock) for axis, sizes in axes])
         if format == "json":
             print(table.to_json(orient="records", indent=2), flush=True)
@@ -98,7 +99,8 @@ def benchmark(
         if output is not None:
             growth_chart(table).save(output)
         return
-    theirs, asked = _listed("others", others, OTHERS), _listed("ways", ways, WAYS)
+    theirs = [] if others == "none" else _listed("others", others, OTHERS)
+    asked = _listed("ways", ways, WAYS)
     found = compare(kinds, shape, batch_size, steps, theirs, asked, new_tokens, clock)
     if loop:
         found.about["loop"] = loop_ratio(shape, batch_size, steps, clock_and_device(clock)[1])
@@ -123,7 +125,7 @@ def _refuse_unwritable(file: Path, endings: tuple[str, ...] | None) -> None:
 
 
 def _listed(name: str, given: str, known: tuple[str, ...]) -> list[str]:
-    listed = [] if given == "none" else given.split(",")
+    listed = given.split(",")
     for word in listed:
         if word not in known:
             raise ValueError(f"{name}: {word!r} is none of {', '.join(known)}")

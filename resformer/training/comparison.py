@@ -73,7 +73,11 @@ def compare(
         the same way), ``utilisation`` (MFU as in Chowdhery et al. 2022, arXiv:2204.02311, ``operations`` a second, but
         over the ceiling of matrix products that was reached here), ``peak_bytes`` (all tensors of a step; nan where it
         cannot be counted), ``first_seconds`` (the first step, compiling included).
+
+    Raises:
+        ValueError: as ``refuse_untimeable`` does, and for a clock that does not see the device.
     """
+    refuse_untimeable(kinds, shape, batch_size, steps, new_tokens)
     device, timer = clock_and_device(clock)
     length = shape["max_position_embeddings"]
     tokens = torch.randint(shape["vocab_size"], (batch_size, length), device=device)
@@ -106,6 +110,38 @@ def compare(
     }  # fmt: skip
     generation = generate({n: makers[n] for n in ("pre", "llama") if n in makers}, device, new_tokens, shape, steps)
     return Comparison(pd.DataFrame(rows), ceiling, about, generation)
+
+
+def refuse_untimeable(
+    kinds: list[str], shape: dict[str, Any], batch_size: int, steps: int, new_tokens: int = 0
+) -> None:
+    """Before anything is timed.
+
+    Raises:
+        ValueError: one line, for a number that is too small or a model that cannot be.
+    """
+    length = shape["max_position_embeddings"]
+    least = {
+        "batch_size": (batch_size, 1), "steps": (steps, 1), "new_tokens": (new_tokens, 0),
+        "sequence_length": (length, 2),  # a token, and the one that is predicted from it
+    }  # fmt: skip
+    least |= {key: (shape[key], 1) for key in ("num_hidden_layers", "hidden_size", "vocab_size")}
+    for name, (number, allowed) in least.items():
+        if number < allowed:
+            raise ValueError(f"{name} is {number}; it must be at least {allowed}")
+    if new_tokens >= length:
+        raise ValueError(f"new_tokens is {new_tokens}; after a prompt, {length} of sequence_length hold {length - 1}")
+    width, heads = shape["hidden_size"], shape["num_attention_heads"]
+    if width % (2 * heads):
+        raise ValueError(f"hidden_size is {width}; its {heads} heads of even width need a multiple of {2 * heads}")
+    for kind in kinds:
+        ResformerConfig(**shape, residual=kind)
+
+
+def widths(hidden_size: int) -> dict[str, int]:
+    """What follows from a model's width: a head for each 64, and an MLP of 8/3."""
+    heads, mlp = max(1, hidden_size // 64), round(hidden_size * 8 / 3)
+    return {"hidden_size": hidden_size, "intermediate_size": mlp, "num_attention_heads": heads}
 
 
 def clock_and_device(clock: str) -> tuple[torch.device, Callable[[], float]]:

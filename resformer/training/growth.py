@@ -11,7 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .benchmark import BareStep, timed
-from .comparison import clock_and_device, ours, peak_bytes
+from .comparison import clock_and_device, ours, peak_bytes, refuse_untimeable, widths
 from .launched import launched_run
 
 AXES = ("num_hidden_layers", "hidden_size", "max_position_embeddings", "vocab_size", "processes")
@@ -40,10 +40,12 @@ def grow(
         kind's sizes, all in logarithms: what a step takes however small it is hides the slope of the smaller ones.
 
     Raises:
-        ValueError: for an axis that is not one, and for a size that is there twice.
+        ValueError: for an axis that is not one, a size that is there twice, and as ``refuse_ungrowable`` does.
     """
+    sizes = _in_order(axis, sizes)
+    refuse_ungrowable(kinds, shape, batch_size, steps, axis, sizes)
     rows = []
-    for size in tqdm(_in_order(axis, sizes), axis, disable=None):
+    for size in tqdm(sizes, axis, disable=None):
         taken = _in_processes if axis == "processes" else _in_turn
         for kind, (seconds, peak) in taken(kinds, shape, batch_size, steps, axis, size, clock).items():
             rows.append({"kind": kind, "axis": axis, "size": size, "seconds": seconds, "peak_bytes": peak})
@@ -79,6 +81,21 @@ def _in_order(axis: str, sizes: list[int]) -> list[int]:
     return sorted(sizes)
 
 
+def refuse_ungrowable(
+    kinds: list[str], shape: dict[str, Any], batch_size: int, steps: int, axis: str, sizes: list[int]
+) -> None:
+    """Raises ValueError as ``refuse_untimeable`` does, for any size, and for processes that do not divide a batch."""
+    for size in sizes:
+        grown = shape if axis == "processes" else _grown(shape, axis, size)
+        refuse_untimeable(kinds, grown, batch_size, steps)
+        if axis == "processes" and (size < 1 or batch_size % size):
+            raise ValueError(f"growth: {size} processes cannot share a batch_size of {batch_size}; give a multiple")
+
+
+def _grown(shape: dict[str, Any], axis: str, size: int) -> dict[str, Any]:
+    return shape | (widths(size) if axis == "hidden_size" else {axis: size})
+
+
 def exponents(table: pd.DataFrame) -> pd.DataFrame:
     """Of time and memory, a row for each kind and two columns for each axis."""
     return table.pivot_table(["seconds_exponent", "bytes_exponent"], "kind", "axis", "first", sort=False)
@@ -86,9 +103,7 @@ def exponents(table: pd.DataFrame) -> pd.DataFrame:
 
 def _in_turn(kinds, shape, batch_size, steps, axis, size, clock) -> dict[str, tuple[float, float]]:
     device, timer = clock_and_device(clock)
-    grown = shape | {axis: size}
-    if axis == "hidden_size":
-        grown |= {"intermediate_size": round(size * 8 / 3), "num_attention_heads": max(1, size // 64)}
+    grown = _grown(shape, axis, size)
     tokens = torch.randint(grown["vocab_size"], (batch_size, grown["max_position_embeddings"]), device=device)
     arms, peaks = {}, {}
     for kind in kinds:

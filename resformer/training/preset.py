@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..files import write_json
-from .comparison import Comparison, compare, rendered
+from .comparison import Comparison, compare, rendered, widths
 from .launched import launched_run
 
 
@@ -25,12 +25,10 @@ class Size:
     def shape(self, sequence_length: int, vocab_size: int) -> dict[str, Any]:
         return {
             "vocab_size": vocab_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": round(self.hidden_size * 8 / 3),
             "num_hidden_layers": self.num_hidden_layers,
-            "num_attention_heads": max(1, self.hidden_size // 64),
             "max_position_embeddings": sequence_length,
             "tie_word_embeddings": True,
+            **widths(self.hidden_size),
         }
 
 

@@ -95,12 +95,14 @@ def test_the_program_prints_what_can_be_read_again(quick, capsys, tmp_path):
     assert [row["model"] for row in json.loads(printed)["table"]] == ["pre"]
     assert kept.read_text() == printed
     figure = tmp_path / "growth.svg"
-    grown = ["--growth", "num_hidden_layers=1,2 vocab_size=8,16", "--output", str(figure), "--clock", "cpu"]
-    assert main([*small.split(), *grown, "--format", "json"]) == 0
+    asked = ["--residual", "hyper(n=2,dynamic=false)", "--clock", "cpu", "--format", "json"]
+    grown = ["--growth", "num_hidden_layers=1,2 vocab_size=8,16", "--output", str(figure)]
+    assert main([*small.split(), *asked, *grown]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["axis"], row["size"]) for row in rows] == [
         ("num_hidden_layers", 1), ("num_hidden_layers", 2), ("vocab_size", 8), ("vocab_size", 16)
     ]  # fmt: skip
+    assert {row["kind"] for row in rows} == {"hyper(n=2,dynamic=false)"}
     assert all(title in figure.read_text() for title in ("blocks", "vocabulary", "seconds of a step"))
 
 
@@ -177,6 +179,22 @@ UNTIMED = {
     "--output nowhere/table.txt": "nowhere/table.txt",
     "--preset gpu --output nowhere/gpu.json": "nowhere/gpu.json",
     "--output /tmp": "a folder",
+    "--ways none": "none of eager, compiled",
+    "--batch_size 0": "batch_size is 0",
+    "--vocab_size 0": "vocab_size is 0",
+    "--steps 0": "steps is 0",
+    "--steps -1": "steps is -1",
+    "--steps 0 --growth vocab_size=2,4": "steps is 0",
+    "--sequence_length 1": "sequence_length is 1",
+    "--new_tokens -1": "new_tokens is -1",
+    "--new_tokens 32 --sequence_length 32": "new_tokens is 32",
+    "--hidden_size 200": "hidden_size is 200.* multiple of 6",
+    "--residual ''": "cannot read",
+    "--residual hypre": "did you mean 'hyper'",
+    "--residual 'hyper(n=2,dynamic=3)'": "dynamic",
+    "--growth 'vocab_size=2,4 hidden_size=64,200'": "hidden_size is 200",
+    "--growth num_hidden_layers=0,2": "num_hidden_layers is 0",
+    "--growth processes=1,2 --batch_size 1": "2 processes cannot share a batch_size of 1",
     "--growth num_hidden_layers=2,2": "twice: 2, 2",
     "--growth 'vocab_size=2 vocab_size=4'": "vocab_size twice",
 }
