@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import subprocess
 import sys
@@ -41,7 +42,16 @@ class Comparison:
     generation: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"table": self.table.to_dict(orient="records")}
+        """For JSON, which knows no NaN: what could not be counted is None."""
+        return _finite(dataclasses.asdict(self) | {"table": self.table.to_dict(orient="records")})
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def compare(
