@@ -47,7 +47,7 @@ def benchmark(
         sequence_length: in tokens.
         batch_size: in sequences.
         vocab_size: number of tokens; the loop's text has 257.
-        steps: timed rounds, after two that are not.
+        steps: timed rounds, after two that are not; of growth of processes at least 100, whose mean counts them all.
         others: of llama, gpt2 and x-transformers, separated by commas, or none.
         ways: eager, compiled, or both, separated by commas.
         new_tokens: also generate so many tokens with a cache; 0 does not.

@@ -14,6 +14,8 @@ from .benchmark import BareStep, timed
 from .comparison import clock_and_device, ours, peak_bytes, refuse_untimeable, widths
 from .launched import launched_run
 
+STEPS_OF_A_RUN = 100
+"""At the least: its mean step counts what is done once, which costs a few steps."""
 AXES = ("num_hidden_layers", "hidden_size", "max_position_embeddings", "vocab_size", "processes")
 
 
@@ -35,9 +37,10 @@ def grow(
         clock: as in ``compare``; by the wall for ``processes``.
 
     Returns:
-        A row for each kind and size: ``kind``, ``axis``, ``size``, ``seconds`` (median), ``peak_bytes`` (nan for
-        ``processes``), and ``seconds_exponent`` and ``bytes_exponent``, the slopes of both over the larger half of the
-        kind's sizes, all in logarithms: what a step takes however small it is hides the slope of the smaller ones.
+        A row for each kind and size: ``kind``, ``axis``, ``size``, ``seconds`` (median; of ``processes`` the mean of at
+        least ``STEPS_OF_A_RUN`` steps, the first among them), ``peak_bytes`` (nan for ``processes``), and
+        ``seconds_exponent`` and ``bytes_exponent``, the slopes of both over the larger half of the kind's sizes, all in
+        logarithms: what a step takes however small it is hides the slope of the smaller ones.
 
     Raises:
         ValueError: for an axis that is not one, a size that is there twice, and as ``refuse_ungrowable`` does.
@@ -115,7 +118,8 @@ def _in_turn(kinds, shape, batch_size, steps, axis, size, clock) -> dict[str, tu
 
 
 def _in_processes(kinds, shape, batch_size, steps, axis, size, clock) -> dict[str, tuple[float, float]]:
-    """The mean step of a run; the processes must divide its batch."""
+    """The mean step of a run, of which only its summary is kept; the processes must divide its batch."""
+    steps = max(steps, STEPS_OF_A_RUN)
     length = shape["max_position_embeddings"]
     told = {f"model.{key}": shape[key] for key in ("num_hidden_layers", "hidden_size", "num_attention_heads")}
     told |= {"data.sequence_length": length, "train.batch_size": batch_size, "train.max_steps": steps}

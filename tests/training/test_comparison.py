@@ -150,6 +150,19 @@ def test_exponents_are_those_of_the_larger_sizes(monkeypatch):
     assert shown["bytes_exponent", "num_hidden_layers"].to_dict() == pytest.approx({"pre": 1, "hyper": 1})
 
 
+def test_what_a_run_does_once_hardly_counts_in_its_mean_step(monkeypatch):
+    told = []
+
+    def launched(configuration, processes, keys, cpu):
+        told.append(keys)
+        return {"exit_code": 0, "tokens_per_second": 32.0}
+
+    monkeypatch.setattr(growth, "launched_run", launched)
+    table = growth.grow(["pre"], SHAPE, 4, 4, "processes", [2, 1])
+    assert [keys["train.max_steps"] for keys in told] == [100, 100]
+    assert table.seconds.tolist() == [2.0, 2.0]
+
+
 @pytest.mark.slow
 def test_a_step_of_several_processes_is_timed_too():
     table = growth.grow(["pre"], SHAPE, 4, 4, "processes", [1, 2])
