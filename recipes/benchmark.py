@@ -15,7 +15,7 @@ from tempfile import TemporaryFile
 from typing import Literal
 
 from resformer.files import write_atomically
-from resformer.programs import arguments_of, run_program
+from resformer.programs import _first_line, _is_out_of_memory, arguments_of, run_program
 
 FIGURES = (".svg", ".png")
 
@@ -133,7 +133,14 @@ def _listed(name: str, given: str, known: tuple[str, ...]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    benchmark(**arguments_of(benchmark, arguments))
+    asked = arguments_of(benchmark, arguments)
+    try:
+        benchmark(**asked)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        smaller = "a device with more, for sizes are the preset's" if asked["preset"] else "a smaller --batch_size"
+        raise ValueError(f"out of memory ({_first_line(error)}); try {smaller}") from error
     return 0
 
 

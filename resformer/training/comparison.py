@@ -10,7 +10,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
@@ -29,6 +30,7 @@ from .provenance import device_name, git_commit, versions
 OTHERS = ("llama", "gpt2", "x-transformers")
 WAYS = ("eager", "compiled")
 CLOCKS = ("wall", "cpu")
+_SHOWN = ("torch", "transformers", "x-transformers")
 
 
 @dataclass
@@ -71,7 +73,7 @@ def compare(
         shape: keys of ``ResformerConfig`` and Llama's alike, ``max_position_embeddings`` as the sequence length.
         batch_size: sequences.
         steps: timed rounds.
-        others: of ``OTHERS``, of the same width, depth and MLP parameters; one that is not installed is left out.
+        others: of ``OTHERS``, of the same width, depth and MLP parameters.
         ways: of ``WAYS``.
         new_tokens: also generate so many tokens, with a cache, one sequence, ``pre`` and Llama in turn; 0 does not.
         clock: of ``CLOCKS``: ``cpu`` is the time that the process itself had on a CPU, with one thread, in which what
@@ -85,14 +87,17 @@ def compare(
         cannot be counted), ``first_seconds`` (the first step, compiling included).
 
     Raises:
-        ValueError: as ``refuse_untimeable`` does, and for a clock that does not see the device.
+        ValueError: as ``refuse_untimeable`` does, for a package that is not installed, and for a clock that does not
+            see the device.
     """
     refuse_untimeable(kinds, shape, batch_size, steps, new_tokens)
+    if "x-transformers" in others and not find_spec("x_transformers"):
+        raise ValueError("others: x-transformers is not installed; pip install x-transformers, or leave it out")
     device, timer = clock_and_device(clock)
     length = shape["max_position_embeddings"]
     tokens = torch.randint(shape["vocab_size"], (batch_size, length), device=device)
     makers = {kind: ours(kind, shape) for kind in dict.fromkeys(["pre", *kinds])}
-    makers |= {name: _THEIRS[name](shape) for name in others if name != "x-transformers" or find_spec("x_transformers")}
+    makers |= {name: _THEIRS[name](shape) for name in others}
     arms: dict[tuple[str, str], BareStep] = {}
     facts: dict[tuple[str, str], dict[str, Any]] = {}
     for name, make in makers.items():
@@ -114,8 +119,9 @@ def compare(
     rounds = rounds[UNTIMED:]
     ceiling = measure_ceiling(device, batch_size * length, shape["hidden_size"], timer)
     rows = [_row(arm, facts, rounds, ceiling, tokens.numel()) for arm in arms]
+    used = versions() | {name: version(name) for name in others if name == "x-transformers"}
     about = {
-        "device": device_name(), "precision": default_precision(), "commit": git_commit(), "versions": versions(),
+        "device": device_name(), "precision": default_precision(), "commit": git_commit(), "versions": used,
         "shape": shape, "batch_size": batch_size, "rounds": steps, "clock": clock, "start_up_seconds": start_up(),
     }  # fmt: skip
     generation = generate({n: makers[n] for n in ("pre", "llama") if n in makers}, device, new_tokens, shape, steps)
@@ -210,8 +216,9 @@ def measure_ceiling(
     return {"products_per_second": 8 * rows * width**2 / product, "bytes_per_second": 2 * source.nbytes / copy}
 
 
+@lru_cache(maxsize=1)
 def start_up() -> dict[str, float]:
-    """Seconds of a new process, with warm files."""
+    """Seconds of a new process, with warm files; measured once."""
     scripts = {
         "import resformer": "import resformer",
         "the model": "import resformer; resformer.ResformerForCausalLM",
@@ -375,7 +382,7 @@ def rendered(found: Comparison, format: str) -> str:
     else:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
-    used = ", ".join(f"{name} {about['versions'][name]}" for name in ("torch", "transformers"))
+    used = ", ".join(f"{name} {about['versions'][name]}" for name in _SHOWN if name in about["versions"])
     own = ", CPU time of one thread" if about["clock"] == "cpu" else ""
     lines += [
         "",

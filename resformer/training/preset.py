@@ -43,6 +43,7 @@ class Preset:
     sequence_length: int
     vocab_size: int
     steps: int
+    needs_gpu: bool = False
 
 
 PRESETS = {
@@ -54,6 +55,7 @@ PRESETS = {
         sequence_length=1024,
         vocab_size=50_304,
         steps=20,
+        needs_gpu=True,
     )
 }
 
@@ -66,7 +68,15 @@ def run_preset(preset: Preset, output: Path) -> dict[str, Any]:
     Returns:
         As in the file: ``sizes`` by name, each a ``Comparison`` with ``asked`` and ``reached`` tokens a second;
         ``kinds``, a ``Comparison``; ``split``, how the run with FSDP2 ended.
+
+    Raises:
+        ValueError: without the GPU that it needs.
     """
+    if preset.needs_gpu and not torch.accelerator.is_available():
+        raise ValueError(
+            "the preset needs a GPU, and torch finds none; start it on a machine with one, or leave out "
+            "--preset and time what a CPU can"
+        )
     found: dict[str, Any] = {"sizes": {}}
 
     def keep(text: str) -> None:

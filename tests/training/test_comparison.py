@@ -125,6 +125,38 @@ def test_the_loop_is_timed_beside_the_same_model_by_the_clock_that_was_asked_for
     assert {one[1:] for one in took} == {(took[0][1], 7.0, 2)}
 
 
+def test_out_of_memory_is_answered_with_a_key_of_this_program(monkeypatch):
+    def fails(step, device):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+
+    monkeypatch.setattr(comparison, "peak_bytes", fails)
+    small = "--hidden_size 16 --num_hidden_layers 1 --sequence_length 16 --batch_size 2 --steps 1"
+    with pytest.raises(ValueError, match=r"^out of memory \(.*GiB\); try a smaller --batch_size$"):
+        main(small.split())
+
+
+def test_a_package_that_is_not_there_is_not_left_out_in_silence(monkeypatch):
+    monkeypatch.setattr(comparison, "find_spec", lambda name: None)
+    monkeypatch.setattr(comparison, "timed", None)
+    with pytest.raises(ValueError, match="x-transformers is not installed"):
+        comparison.compare(["pre"], SHAPE, 2, 1, ["x-transformers"], ["eager"])
+
+
+def test_the_version_of_another_package_is_told(quick):
+    pytest.importorskip("x_transformers")
+    found = comparison.compare(["pre"], SHAPE, 2, 1, ["x-transformers"], ["eager"])
+    assert f"x-transformers {found.about['versions']['x-transformers']}" in comparison.rendered(found, "text")
+
+
+def test_the_first_step_is_timed(quick, monkeypatch):
+    steps = []
+    monkeypatch.setattr(comparison, "timed", lambda step, *_: steps.append(step.optimizer.state == {}) or 1.0)
+    monkeypatch.setattr(comparison, "peak_bytes", lambda *_: 0)
+    monkeypatch.setattr(comparison, "measure_ceiling", lambda *_: {"products_per_second": 1.0})
+    comparison.compare(["pre"], SHAPE, 2, 1, [], ["eager"])
+    assert steps[0]
+
+
 def test_a_table_is_printed_before_its_figure_is_saved(monkeypatch, capsys, tmp_path):
     def fails(chart, file):
         raise OSError("no room")
