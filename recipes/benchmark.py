@@ -9,10 +9,15 @@ reached at the most in the same process, how long a start takes, and what the lo
 """
 
 import json
+import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Literal
 
-from resformer.programs import arguments_of, run_program
+from resformer.files import write_atomically
+from resformer.programs import _first_line, _is_out_of_memory, arguments_of, run_program
+
+FIGURES = (".svg", ".png")
 
 
 def benchmark(
@@ -42,7 +47,7 @@ def benchmark(
         sequence_length: in tokens.
         batch_size: in sequences.
         vocab_size: number of tokens; the loop's text has 257.
-        steps: timed rounds, after two that are not.
+        steps: timed rounds, after two that are not; of growth of processes at least 100, whose mean counts them all.
         others: of llama, gpt2 and x-transformers, separated by commas, or none.
         ways: eager, compiled, or both, separated by commas.
         new_tokens: also generate so many tokens with a cache; 0 does not.
@@ -54,58 +59,73 @@ def benchmark(
         format: text, markdown or json.
         preset: gpu measures instead everything that is asked of one, compiled, at 124 and 350 million parameters and
             1,024 tokens: pre, what kinds cost, a run with weights split; the keys above are not read.
-        output: of a preset, the file (JSON) that keeps what it finds, by default benchmark-PRESET.json; of growth, a
-            figure (.svg or .png).
+        output: a file for what is printed; of growth, a figure (.svg or .png); of a preset, the file (JSON) that keeps
+            what it finds, by default benchmark-PRESET.json.
     """
     import pandas as pd  # help waits for none of these
 
     from resformer.model.specification import KINDS
+    from resformer.model.specification import _split as split_outside_brackets
     from resformer.report.growth import growth_chart
-    from resformer.training.benchmark import step_times
-    from resformer.training.comparison import OTHERS, WAYS, compare, rendered
-    from resformer.training.growth import exponents, grow
+    from resformer.training.benchmark import loop_ratio
+    from resformer.training.comparison import OTHERS, WAYS, clock_and_device, compare, rendered, widths
+    from resformer.training.growth import axes_of, exponents, grow, refuse_ungrowable
     from resformer.training.preset import PRESETS, run_preset
 
     if preset is not None:
-        run_preset(PRESETS[preset], Path(output or f"benchmark-{preset}.json"))
+        output = output or f"benchmark-{preset}.json"
+    if output is not None:
+        _refuse_unwritable(Path(output), FIGURES if growth is not None and preset is None else None)
+    if preset is not None:
+        run_preset(PRESETS[preset], Path(str(output)))
         return
     shape = {
         "vocab_size": vocab_size,
-        "hidden_size": hidden_size,
-        "intermediate_size": round(hidden_size * 8 / 3),
         "num_hidden_layers": num_hidden_layers,
-        "num_attention_heads": max(1, hidden_size // 64),
         "max_position_embeddings": sequence_length,
         "tie_word_embeddings": True,
+        **widths(hidden_size),
     }
-    kinds = sorted(set(KINDS) - {"two_norms"}) if residual == "all" else residual.split(",")
+    kinds = sorted(set(KINDS) - {"two_norms"}) if residual == "all" else split_outside_brackets(residual)
     if growth is not None:
-        axes = [_sizes(words) for words in growth.split()]
+        axes = axes_of(growth).items()
+        for axis, sizes in axes:
+            refuse_ungrowable(kinds, shape, batch_size, steps, axis, sizes)
         table = pd.concat([grow(kinds, shape, batch_size, steps, axis, sizes, clock) for axis, sizes in axes])
+        if format == "json":
+            print(table.to_json(orient="records", indent=2), flush=True)
+        else:
+            print(table.to_string(index=False), exponents(table).round(2).to_string(), sep="\n\n", flush=True)
         if output is not None:
             growth_chart(table).save(output)
-        if format == "json":
-            print(table.to_json(orient="records", indent=2))
-        else:
-            print(table.to_string(index=False), exponents(table).round(2).to_string(), sep="\n\n")
         return
-    theirs, asked = _listed("others", others, OTHERS), _listed("ways", ways, WAYS)
+    theirs = [] if others == "none" else _listed("others", others, OTHERS)
+    asked = _listed("ways", ways, WAYS)
     found = compare(kinds, shape, batch_size, steps, theirs, asked, new_tokens, clock)
     if loop:
-        times = step_times(["pre"], shape, batch_size, steps).set_index("model").to_pre
-        found.about["loop"] = float(times["loop"])
-    print(json.dumps(found.as_dict(), indent=2) if format == "json" else rendered(found, format))
+        found.about["loop"] = loop_ratio(shape, batch_size, steps, clock_and_device(clock)[1])
+    text = json.dumps(found.as_dict(), indent=2) if format == "json" else rendered(found, format)
+    print(text, flush=True)
+    if output is not None:
+        write_atomically(Path(output), text + "\n")
 
 
-def _sizes(words: str) -> tuple[str, list[int]]:
-    axis, _, sizes = words.partition("=")
-    if not sizes or not all(size.isdecimal() for size in sizes.split(",")):
-        raise ValueError(f"growth is {words!r}; write for example num_hidden_layers=2,4,8")
-    return axis, [int(size) for size in sizes.split(",")]
+def _refuse_unwritable(file: Path, endings: tuple[str, ...] | None) -> None:
+    """Raises ValueError or OSError, one line, before anything is measured that could not be kept."""
+    if endings and file.suffix not in endings:
+        raise ValueError(f"output is {file}; a figure ends in {' or '.join(endings)}")
+    if file.is_dir():
+        raise ValueError(f"output is {file}, which is a folder; name a file in it")
+    if file.exists() and not os.access(file, os.W_OK):
+        raise ValueError(f"output is {file}, which is not to be written to; name another file")
+    try:
+        TemporaryFile(dir=file.parent).close()
+    except OSError as error:
+        raise OSError(error.errno, f"output: {error.strerror}", str(file)) from error
 
 
 def _listed(name: str, given: str, known: tuple[str, ...]) -> list[str]:
-    listed = [] if given == "none" else given.split(",")
+    listed = given.split(",")
     for word in listed:
         if word not in known:
             raise ValueError(f"{name}: {word!r} is none of {', '.join(known)}")
@@ -113,7 +133,14 @@ def _listed(name: str, given: str, known: tuple[str, ...]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    benchmark(**arguments_of(benchmark, arguments))
+    asked = arguments_of(benchmark, arguments)
+    try:
+        benchmark(**asked)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        smaller = "a device with more, for sizes are the preset's" if asked["preset"] else "a smaller --batch_size"
+        raise ValueError(f"out of memory ({_first_line(error)}); try {smaller}") from error
     return 0
 
 

@@ -28,5 +28,6 @@ def growth_chart(table: pd.DataFrame) -> alt.VConcatChart:
             y = alt.Y("value:Q", title=title, scale=alt.Scale(type="log", nice=False))
             lines = alt.Chart(data, width=170, height=190).mark_line(point=True)
             panels.append(lines.encode(x=x, y=y, color=colours, strokeDash=dashes))
-        rows.append(alt.hconcat(*panels))
+        if panels:
+            rows.append(alt.hconcat(*panels))
     return alt.vconcat(*rows)

@@ -11,10 +11,10 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from torch.distributed._tools.mem_tracker import MemTracker
 
 from ..files import write_json
 from ..training import RunConfig, Trainer
+from ..training.benchmark import peak_of_tensors
 from ..training.compiling import compile_blocks, decide
 from ..training.optimizers import set_learning_rate
 from ..training.setup import prepare
@@ -116,16 +116,10 @@ class Stepper:
         return time.perf_counter() - start
 
     def peak_memory(self) -> int:
-        """Bytes, counted tensor by tensor over one more step, uncompiled: the same on every machine, whatever else its
-        process holds."""
+        """Bytes, over one more step."""
         with torch.compiler.set_stance("force_eager"):
             self()  # the optimiser has its state from here on
-            tracker = MemTracker()
-            tracker.track_external(self.trainer.model, *self.trainer.optimizers)
-            with tracker:
-                self()
-        peak = tracker.get_tracker_snapshot("peak")
-        return int(sum(of_device["Total"] for of_device in peak.values()))
+        return peak_of_tensors(self, self.trainer.model, self.trainer.optimizers)
 
 
 def _in_turn(first: Stepper, second: Stepper) -> list[tuple[float, float]]:

@@ -5,18 +5,17 @@ import copy
 import io
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pandas as pd
 import torch
+from torch.distributed._tools.mem_tracker import MemTracker
 from tqdm.auto import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from ..data import DataConfig
-from ..model import ResformerConfig, ResformerForCausalLM
+from ..model import ResformerForCausalLM
 from .config import RunConfig, TrainConfig, run_config
 from .launch import default_precision
 from .setup import run_folder
@@ -25,37 +24,25 @@ from .trainer import Trainer
 UNTIMED = 2
 
 
-def step_times(kinds: list[str], shape: dict[str, Any], batch_size: int, steps: int) -> pd.DataFrame:
-    """Whole training steps of each kind, of transformers' Llama of equal shape, and of the trainer's loop with ``pre``.
-
-    Steps are interleaved (Llama, A, B, Llama, A, B, ...), and each ratio is taken within one round, so that a machine
-    whose speed drifts does not favour anyone.
+def loop_ratio(
+    shape: dict[str, Any], batch_size: int, steps: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """What a step of the trainer's loop takes over the bare step of the same model: ``pre``, eager, a vocabulary of
+    bytes whatever that of ``shape`` is. Both in turn, the median of the ratios within a round.
 
     Args:
-        shape: keys that Llama's configuration and ours share, ``max_position_embeddings`` as the sequence length.
+        shape: as in ``compare``.
         steps: timed rounds, after two that are not.
-
-    Returns:
-        A row for each model, medians over the rounds: ``model``, ``parameters``, ``milliseconds``, ``to_llama``,
-        ``to_pre`` (nan where ``pre`` is not among the kinds).
     """
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    models: dict[str, PreTrainedModel] = {"llama": LlamaForCausalLM(LlamaConfig(**shape))}
-    models |= {kind: ResformerForCausalLM(ResformerConfig(**shape, residual=kind)) for kind in kinds}
-    tokens = torch.randint(shape["vocab_size"], (batch_size, shape["max_position_embeddings"]), device=device)
+    threads = torch.get_num_threads()
     with TemporaryDirectory() as folder, ready(_loop(shape, batch_size, steps, Path(folder))) as trainer:
-        arms: dict[str, Callable[[], object]] = {name: bare_step(model, tokens) for name, model in models.items()}
-        arms["loop"], models["loop"] = trainer.step, trainer.model
+        torch.set_num_threads(threads)  # a run chooses its own
+        model, device = ResformerForCausalLM(trainer.model.config), trainer.accelerator.device
+        tokens = torch.randint(model.config.vocab_size, (batch_size, shape["max_position_embeddings"]), device=device)
+        bare = BareStep(model, tokens)
         number = range(steps + UNTIMED)
-        rounds = [{name: timed(arm) for name, arm in arms.items()} for _ in tqdm(number, disable=None)][UNTIMED:]
-    rows = []
-    for name, model in models.items():
-        ratios = [
-            statistics.median(taken[name] / taken[base] for taken in rounds) if base in arms else float("nan")
-            for base in ("llama", "pre")
-        ]
-        rows.append((name, model.num_parameters(), 1e3 * statistics.median(taken[name] for taken in rounds), *ratios))
-    return pd.DataFrame(rows, columns=["model", "parameters", "milliseconds", "to_llama", "to_pre"])
+        ratios = [timed(trainer.step, clock) / timed(bare, clock) for _ in tqdm(number, "loop", disable=None)]
+    return statistics.median(ratios[UNTIMED:])
 
 
 def recorder_cost(config: RunConfig, rounds: int) -> tuple[float, float]:
@@ -80,20 +67,36 @@ def recorder_cost(config: RunConfig, rounds: int) -> tuple[float, float]:
     return watch, look
 
 
-def bare_step(model: PreTrainedModel, tokens: torch.Tensor) -> Callable[[], None]:
-    """A training step as one writes it by hand: autocast, backward, clip, fused AdamW."""
-    torch.nn.Module.to(model, tokens.device)
-    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-3, fused=True)
+class BareStep:
+    """Called, it takes a training step as one writes it by hand: autocast, backward, clip, fused AdamW."""
 
-    def step() -> None:
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=default_precision() == "bf16"):
-            loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+    def __init__(self, model: Any, tokens: torch.Tensor):
+        torch.nn.Module.to(model, tokens.device)
+        self.model, self.tokens = model.train(), tokens
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+
+    def __call__(self) -> None:
+        with torch.autocast(self.tokens.device.type, torch.bfloat16, enabled=default_precision() == "bf16"):
+            loss = self.model(input_ids=self.tokens, labels=self.tokens, use_cache=False).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
-    return step
+
+def peak_of_tensors(step: Callable[[], object], model: torch.nn.Module, optimizers: Sequence[Any]) -> int:
+    """Bytes of all tensors (weights, gradients, optimiser, activations) when they were most, counted tensor by tensor
+    over a step, uncompiled: the same on every machine, whatever else its process holds.
+
+    Args:
+        optimizers: with their state, which what follows the step would else not know of: after a step at least.
+    """
+    tracker = MemTracker()
+    tracker.track_external(model, *optimizers)
+    with torch.compiler.set_stance("force_eager"), tracker:
+        step()
+    peak = tracker.get_tracker_snapshot("peak")
+    return int(sum(of_device["Total"] for of_device in peak.values()))
 
 
 @contextlib.contextmanager
@@ -125,7 +128,8 @@ def _loop(shape: dict[str, Any], batch_size: int, steps: int, folder: Path) -> R
     data = DataConfig(
         str(folder / "text.txt"), tokenizer="bytes", sequence_length=length, cache_dir=str(folder / "cache")
     )
-    told = RunConfig(data=data, train=TrainConfig(max_steps=steps + UNTIMED, batch_size=batch_size, record_every=0))
+    train = TrainConfig(max_steps=steps + UNTIMED, batch_size=batch_size, record_every=0, compile=False)
+    told = RunConfig(data=data, train=train)
     values = told.as_dict() | {"run_dir": str(folder / "run")}
     values["model"] |= {name: value for name, value in shape.items() if name != "vocab_size"} | {"residual": "pre"}
     values["optimizer"] |= {"name": "adamw"}

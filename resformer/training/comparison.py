@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
 import pandas as pd
 import torch
-from torch.distributed._tools.mem_tracker import MemTracker
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from ..model import ResformerConfig, ResformerForCausalLM
-from .benchmark import UNTIMED, bare_step, timed
+from .benchmark import UNTIMED, BareStep, peak_of_tensors, timed
 from .compiling import compile_blocks
 from .launch import default_precision
 from .memory import keep_freed_memory
@@ -30,6 +30,7 @@ from .provenance import device_name, git_commit, versions
 OTHERS = ("llama", "gpt2", "x-transformers")
 WAYS = ("eager", "compiled")
 CLOCKS = ("wall", "cpu")
+_SHOWN = ("torch", "transformers", "x-transformers")
 
 
 @dataclass
@@ -43,7 +44,16 @@ class Comparison:
     generation: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"table": self.table.to_dict(orient="records")}
+        """For JSON, which knows no NaN: what could not be counted is None."""
+        return _finite(dataclasses.asdict(self) | {"table": self.table.to_dict(orient="records")})
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def compare(
@@ -63,7 +73,7 @@ def compare(
         shape: keys of ``ResformerConfig`` and Llama's alike, ``max_position_embeddings`` as the sequence length.
         batch_size: sequences.
         steps: timed rounds.
-        others: of ``OTHERS``, of the same width, depth and MLP parameters; one that is not installed is left out.
+        others: of ``OTHERS``, of the same width, depth and MLP parameters.
         ways: of ``WAYS``.
         new_tokens: also generate so many tokens, with a cache, one sequence, ``pre`` and Llama in turn; 0 does not.
         clock: of ``CLOCKS``: ``cpu`` is the time that the process itself had on a CPU, with one thread, in which what
@@ -72,28 +82,36 @@ def compare(
     Returns:
         In ``table``: ``model``, ``way``, ``parameters``, ``milliseconds`` (median), ``spread`` (half the distance of
         the quartiles over the median), ``tokens_per_second``, ``to_pre`` (median ratio within a round, to ``pre`` in
-        the same way), ``utilisation`` (matrix products a second over the ceiling), ``peak_bytes`` (all tensors of a
-        step; nan where it cannot be counted), ``first_seconds`` (the first step, compiling included).
+        the same way), ``utilisation`` (MFU as in Chowdhery et al. 2022, arXiv:2204.02311, ``operations`` a second, but
+        over the ceiling of matrix products that was reached here), ``peak_bytes`` (all tensors of a step; nan where it
+        cannot be counted), ``first_seconds`` (the first step, compiling included).
+
+    Raises:
+        ValueError: as ``refuse_untimeable`` does, for a package that is not installed, and for a clock that does not
+            see the device.
     """
+    refuse_untimeable(kinds, shape, batch_size, steps, new_tokens)
+    if "x-transformers" in others and not find_spec("x_transformers"):
+        raise ValueError("others: x-transformers is not installed; pip install x-transformers, or leave it out")
     device, timer = clock_and_device(clock)
     length = shape["max_position_embeddings"]
     tokens = torch.randint(shape["vocab_size"], (batch_size, length), device=device)
     makers = {kind: ours(kind, shape) for kind in dict.fromkeys(["pre", *kinds])}
-    makers |= {name: _THEIRS[name](shape) for name in others if name != "x-transformers" or find_spec("x_transformers")}
-    arms: dict[tuple[str, str], Callable[[], object]] = {}
+    makers |= {name: _THEIRS[name](shape) for name in others}
+    arms: dict[tuple[str, str], BareStep] = {}
     facts: dict[tuple[str, str], dict[str, Any]] = {}
     for name, make in makers.items():
         for way in ways:
             torch.manual_seed(0)
             model = make().to(device)
             fact = {"parameters": sum(p.numel() for p in model.parameters())}
-            step = bare_step(model, tokens)
-            fact["products"] = _products(step)
+            fact["operations"] = operations(model, shape, batch_size)
+            step = BareStep(model, tokens)
             if way == "compiled":
                 _compile(model)
             fact["first_seconds"] = timed(step)
             if way == "eager" or device.type == "cuda":
-                fact["peak_bytes"] = peak_bytes(step, model, device)
+                fact["peak_bytes"] = peak_bytes(step, device)
             arms[name, way], facts[name, way] = step, fact
     rounds = [
         {arm: timed(step, timer) for arm, step in arms.items()} for _ in tqdm(range(UNTIMED + steps), disable=None)
@@ -101,12 +119,45 @@ def compare(
     rounds = rounds[UNTIMED:]
     ceiling = measure_ceiling(device, batch_size * length, shape["hidden_size"], timer)
     rows = [_row(arm, facts, rounds, ceiling, tokens.numel()) for arm in arms]
+    used = versions() | {name: version(name) for name in others if name == "x-transformers"}
     about = {
-        "device": device_name(), "precision": default_precision(), "commit": git_commit(), "versions": versions(),
+        "device": device_name(), "precision": default_precision(), "commit": git_commit(), "versions": used,
         "shape": shape, "batch_size": batch_size, "rounds": steps, "clock": clock, "start_up_seconds": start_up(),
     }  # fmt: skip
     generation = generate({n: makers[n] for n in ("pre", "llama") if n in makers}, device, new_tokens, shape, steps)
     return Comparison(pd.DataFrame(rows), ceiling, about, generation)
+
+
+def refuse_untimeable(
+    kinds: list[str], shape: dict[str, Any], batch_size: int, steps: int, new_tokens: int = 0
+) -> None:
+    """Before anything is timed.
+
+    Raises:
+        ValueError: one line, for a number that is too small or a model that cannot be.
+    """
+    length = shape["max_position_embeddings"]
+    least = {
+        "batch_size": (batch_size, 1), "steps": (steps, 1), "new_tokens": (new_tokens, 0),
+        "sequence_length": (length, 2),  # a token, and the one that is predicted from it
+    }  # fmt: skip
+    least |= {key: (shape[key], 1) for key in ("num_hidden_layers", "hidden_size", "vocab_size")}
+    for name, (number, allowed) in least.items():
+        if number < allowed:
+            raise ValueError(f"{name} is {number}; it must be at least {allowed}")
+    if new_tokens >= length:
+        raise ValueError(f"new_tokens is {new_tokens}; after a prompt, {length} of sequence_length hold {length - 1}")
+    width, heads = shape["hidden_size"], shape["num_attention_heads"]
+    if width % (2 * heads):
+        raise ValueError(f"hidden_size is {width}; its {heads} heads of even width need a multiple of {2 * heads}")
+    for kind in kinds:
+        ResformerConfig(**shape, residual=kind)
+
+
+def widths(hidden_size: int) -> dict[str, int]:
+    """What follows from a model's width: a head for each 64, and an MLP of 8/3."""
+    heads, mlp = max(1, hidden_size // 64), round(hidden_size * 8 / 3)
+    return {"hidden_size": hidden_size, "intermediate_size": mlp, "num_attention_heads": heads}
 
 
 def clock_and_device(clock: str) -> tuple[torch.device, Callable[[], float]]:
@@ -135,7 +186,7 @@ def _row(arm, facts, rounds, ceiling, tokens) -> dict[str, Any]:
         "spread": (high - low) / 2 / median,
         "tokens_per_second": tokens / median,
         "to_pre": statistics.median(found[arm] / found["pre", way] for found in rounds),
-        "utilisation": facts[arm]["products"] / median / ceiling["products_per_second"],
+        "utilisation": facts[arm]["operations"] / median / ceiling["products_per_second"],
         "peak_bytes": facts[arm].get("peak_bytes", float("nan")),
         "first_seconds": facts[arm]["first_seconds"],
     }
@@ -145,18 +196,29 @@ def measure_ceiling(
     device: torch.device, rows: int, width: int, clock: Callable[[], float] = time.perf_counter, tries: int = 7
 ) -> dict[str, float]:
     """The most that was seen of ``tries``: ``products_per_second``, floating-point operations of matrix products of an
-    MLP's shape in the precision of a step, and ``bytes_per_second`` read and written by a copy of 64 MiB."""
+    MLP's shape in the precision of a step, and ``bytes_per_second`` read and written by a copy of 64 MiB. On an
+    accelerator 20 launches are timed at once, so that none waits for the host, and 1 GiB is copied, which no cache
+    holds."""
+    many, numbers = (1, 2**24) if device.type == "cpu" else (20, 2**28)
     dtype = torch.bfloat16 if default_precision() == "bf16" else torch.float32
     a, b = (torch.randn(*size, device=device, dtype=dtype) for size in ((rows, width), (width, 4 * width)))
-    source = torch.zeros(2**24, device=device)
+    source = torch.zeros(numbers, device=device)
     target = torch.empty_like(source)
-    product = min(timed(lambda: a @ b, clock) for _ in range(tries))
-    copy = min(timed(lambda: target.copy_(source), clock) for _ in range(tries))
+
+    def least(call: Callable[[], object]) -> float:
+        def launches() -> None:
+            for _ in range(many):
+                call()
+
+        return min(timed(launches, clock) for _ in range(tries)) / many
+
+    product, copy = least(lambda: a @ b), least(lambda: target.copy_(source))
     return {"products_per_second": 8 * rows * width**2 / product, "bytes_per_second": 2 * source.nbytes / copy}
 
 
+@lru_cache(maxsize=1)
 def start_up() -> dict[str, float]:
-    """Seconds of a new process, with warm files."""
+    """Seconds of a new process, with warm files; measured once."""
     scripts = {
         "import resformer": "import resformer",
         "the model": "import resformer; resformer.ResformerForCausalLM",
@@ -193,25 +255,30 @@ def generate(
     return {name: new_tokens / statistics.median(found[name] for found in taken) for name in models}
 
 
-def _products(step: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops()
+def operations(model: torch.nn.Module, shape: dict[str, Any], batch_size: int) -> int:
+    """Floating-point operations of a step as PaLM counts them (Chowdhery et al. 2022, arXiv:2204.02311, appendix B):
+    six for each token and weight of a matrix, and twelve for each block, channel and pair of tokens, causal attention
+    in full as there. The embeddings, which are looked up, are none; the read-out is one, tied or not. What is computed
+    again for the backward pass does not count."""
+    length, width = shape["max_position_embeddings"], shape["hidden_size"]
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    weights = sum(p.numel() for p in model.parameters() if p.ndim > 1 and id(p) not in looked_up)
+    weights += shape["vocab_size"] * width * bool(shape.get("tie_word_embeddings"))
+    attention = 12 * shape["num_hidden_layers"] * width * length**2 * batch_size
+    return 6 * weights * length * batch_size + attention
 
 
-def peak_bytes(step: Callable[[], object], model: torch.nn.Module, device: torch.device) -> float:
-    """Bytes of all tensors (weights, gradients, optimiser, activations) when they were most, as a step alone needs."""
+def peak_bytes(step: BareStep, device: torch.device) -> float:
+    """Bytes of all tensors (weights, gradients, optimiser, activations) when they were most, as a step alone needs that
+    was taken before."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated() - sum(p.nbytes for p in model.parameters()) * 3  # with AdamW's moments
+        own = 3 * sum(p.nbytes for p in step.model.parameters())  # with AdamW's moments
+        before = torch.cuda.memory_allocated() - own
         torch.cuda.reset_peak_memory_stats()
         step()
         return torch.cuda.max_memory_allocated() - before
-    tracker = MemTracker()
-    tracker.track_external(model)
-    with tracker:
-        step()
-    return sum(found["Total"] for found in tracker.get_tracker_snapshot("peak").values())
+    return peak_of_tensors(step, step.model, [step.optimizer])
 
 
 def _compile(model: torch.nn.Module) -> None:
@@ -315,7 +382,7 @@ def rendered(found: Comparison, format: str) -> str:
     else:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
-    used = ", ".join(f"{name} {about['versions'][name]}" for name in ("torch", "transformers"))
+    used = ", ".join(f"{name} {about['versions'][name]}" for name in _SHOWN if name in about["versions"])
     own = ", CPU time of one thread" if about["clock"] == "cpu" else ""
     lines += [
         "",
@@ -326,7 +393,7 @@ def rendered(found: Comparison, format: str) -> str:
     ]
     lines.append("start-up: " + ", ".join(f"{name} {s:.2f} s" for name, s in about["start_up_seconds"].items()))
     if "loop" in about:
-        lines.append(f"the loop of recipes/train.py takes {about['loop']:.3f} of the bare step of pre, eager")
+        lines.append(f"the loop of recipes/train.py takes {about['loop']:.3f} of the bare step of pre, eager, of bytes")
     if found.generation:
         lines.append("generated: " + ", ".join(f"{name} {n:.0f} tokens/s" for name, n in found.generation.items()))
     return "\n".join(lines)

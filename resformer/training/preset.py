@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..files import write_json
-from .comparison import Comparison, compare, rendered
+from .comparison import Comparison, compare, rendered, widths
 from .launched import launched_run
 
 
@@ -25,12 +25,10 @@ class Size:
     def shape(self, sequence_length: int, vocab_size: int) -> dict[str, Any]:
         return {
             "vocab_size": vocab_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": round(self.hidden_size * 8 / 3),
             "num_hidden_layers": self.num_hidden_layers,
-            "num_attention_heads": max(1, self.hidden_size // 64),
             "max_position_embeddings": sequence_length,
             "tie_word_embeddings": True,
+            **widths(self.hidden_size),
         }
 
 
@@ -45,6 +43,7 @@ class Preset:
     sequence_length: int
     vocab_size: int
     steps: int
+    needs_gpu: bool = False
 
 
 PRESETS = {
@@ -56,6 +55,7 @@ PRESETS = {
         sequence_length=1024,
         vocab_size=50_304,
         steps=20,
+        needs_gpu=True,
     )
 }
 
@@ -68,7 +68,15 @@ def run_preset(preset: Preset, output: Path) -> dict[str, Any]:
     Returns:
         As in the file: ``sizes`` by name, each a ``Comparison`` with ``asked`` and ``reached`` tokens a second;
         ``kinds``, a ``Comparison``; ``split``, how the run with FSDP2 ended.
+
+    Raises:
+        ValueError: without the GPU that it needs.
     """
+    if preset.needs_gpu and not torch.accelerator.is_available():
+        raise ValueError(
+            "the preset needs a GPU, and torch finds none; start it on a machine with one, or leave out "
+            "--preset and time what a CPU can"
+        )
     found: dict[str, Any] = {"sizes": {}}
 
     def keep(text: str) -> None:

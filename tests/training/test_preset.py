@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from resformer.recipes.benchmark import main
 from torch import nn
 
@@ -17,6 +18,8 @@ TINY = preset.Preset(
     vocab_size=32,
     steps=1,
 )
+
+REAL = preset.PRESETS["gpu"]
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +44,14 @@ def test_one_command_measures_all_and_keeps_it(monkeypatch, tmp_path, capsys):
     assert [row["model"] for row in found["kinds"]["table"]] == ["pre", "hyper", "llama"]
     assert found["split"] == {"exit_code": 0}
     assert "asked 1,000,000,000,000" in capsys.readouterr().out
+
+
+def test_without_a_gpu_nothing_is_begun(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setitem(preset.PRESETS, "gpu", REAL)
+    monkeypatch.setattr(preset, "compare", None)
+    with pytest.raises(ValueError, match="needs a GPU"):
+        main(["--preset", "gpu", "--output", str(tmp_path / "gpu.json")])
 
 
 def test_what_was_measured_before_a_part_fails_is_kept(monkeypatch, tmp_path):
