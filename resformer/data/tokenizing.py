@@ -47,8 +47,8 @@ class TokenizerRecipe:
         self.kind = "pretrained"
         self.loaded = _load_pretrained(spec)
         # The size decides how ids are stored.
-        size = vocabulary_size(self.loaded)
-        self.identity = f"pretrained {size} {self.loaded.backend_tokenizer.to_str()} {self.loaded.eos_token_id}"
+        ids = vocabulary_size(self.loaded)
+        self.identity = f"pretrained {ids} {self.loaded.backend_tokenizer.to_str()} {self.loaded.eos_token_id}"
 
     @property
     def whole_documents(self) -> bool:
