@@ -15,10 +15,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from ..files import damage, locked, no_room, whole_folder, write_checksums
-from .config import DataConfig, DataError
+from .config import DataConfig, DataError, short
 from .sources import Source, open_source
 from .spool import PIECE_BYTES, Span, Spool
-from .tokenizing import TokenizerRecipe
+from .tokenizing import TokenizerRecipe, vocabulary_size
 
 FORMAT = 2  # raise it whenever the same words would give other tokens
 
@@ -75,9 +75,11 @@ def _build(
 ) -> dict[str, Any]:
     spool = Spool.write(source, folder / "spool", show_progress)
     if open_source(config).identity != source.identity:
-        raise DataError(f"data.source {source.name!r} has changed while it was read; start again when it is at rest")
+        raise DataError(
+            f"data.source {short(source.name)!r} has changed while it was read; start again when it is at rest"
+        )
     if not spool.ends:
-        raise DataError(f"data.source {source.name!r} is empty; give it some text")
+        raise DataError(f"data.source {short(source.name)!r} is empty; give it some text")
     training, validation = spool.split(config.validation_fraction)
     tokenizer = recipe.train(
         lambda: (text for text, _ in spool.pieces(training)),
@@ -89,19 +91,26 @@ def _build(
     except Exception as error:  # a full disk is a bare Exception of the tokenizers library
         raise OSError(str(error)) from error
     encode = recipe.encoder(tokenizer)
-    dtype = np.dtype(np.min_scalar_type(len(tokenizer) - 1))
+    size = vocabulary_size(tokenizer)
+    dtype = np.dtype(np.min_scalar_type(size - 1))
     fingerprint = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
     histograms = {}
     with tqdm(total=spool.ends[-1], desc="tokenising", unit="B", unit_scale=True, disable=not show_progress) as bar:
         for name, spans in (("train", training), ("validation", validation)):
             pieces = spool.pieces(spans, whole=recipe.whole_documents)
-            histogram = np.zeros(len(tokenizer), np.int64)
+            histogram = np.zeros(size, np.int64)
             with (folder / f"{name}.tokens").open("wb") as file:
                 for ids in _token_arrays(pieces, encode, tokenizer, bar):
+                    counts = np.bincount(ids)
+                    if len(counts) > size:  # it would be stored as another
+                        raise DataError(
+                            f"data.tokenizer {short(config.tokenizer)!r} gave the id {len(counts) - 1}, its vocabulary "
+                            f"ends at {size - 1}; choose another"
+                        )
+                    histogram[: len(counts)] += counts
                     stored = np.ascontiguousarray(ids, dtype)
                     file.write(stored.data)
                     fingerprint.update(stored.data)
-                    histogram += np.bincount(stored, minlength=len(histogram))
             histograms[name] = histogram
             fingerprint.update(f"end of {name}".encode())
     _write_text(folder / "validation.text", spool, validation)

@@ -44,11 +44,11 @@ class DataConfig:
     """Loader processes per training process. The batches do not depend on it."""
 
     max_document_bytes: int = within(1, 2**50, 2**30)
-    """Longest document in bytes, unpacked: an archive or a line that holds more is refused, not read. A document takes
-    about four times its length in memory."""
+    """Longest document in bytes, unpacked: an archive or a line that holds more is refused, not read. A text takes
+    about four times its length in memory; a line of .jsonl up to fifty times, if it is full of lists and objects."""
 
     max_files: int = within(1, 10**9, 200_000)
-    """Files that a folder or glob may hold: more, or links that lead in circles, are refused."""
+    """Files that a folder may hold, or a glob look at: more, or links that lead in circles, are refused."""
 
     cache_dir: str | None = named(None)
     """Folder of the tokenised corpora. Default: $XDG_CACHE_HOME/resformer, or ~/.cache/resformer."""
@@ -58,13 +58,26 @@ class DataConfig:
         check_ranges(self, "data.", DataError)
 
     def cache_folder(self) -> Path:
-        """Where tokenised corpora are kept (not created here)."""
+        """Where tokenised corpora are kept (not created here). Raises DataError if it is in the home of nobody."""
         if self.cache_dir is not None:
-            return Path(self.cache_dir).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resformer"
+            return expanded(self.cache_dir, "data.cache_dir")
+        return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "data.cache_dir") / "resformer"
+
+
+def expanded(name: str, key: str) -> Path:
+    """The path that a person means, ``~`` and ``~user`` as in a shell. Raises DataError if nobody has that home."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{key} {short(name)!r}: there is no such home folder; write the whole path") from error
+
+
+def short(text: str, most: int = 200) -> str:
+    """The text, or its start and end if it is so long that a message would be nothing else."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 :]}"
 
 
 def first_line(error: BaseException) -> str:
     """The first line of a library's message: ours stay one line whatever theirs are."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {short(lines[0], 500)}" if lines else type(error).__name__

@@ -8,9 +8,9 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from .cache import find_or_build
-from .config import DataConfig, DataError
+from .config import DataConfig, DataError, short
 from .packing import PackedTokens
-from .tokenizing import load_saved
+from .tokenizing import load_saved, vocabulary_size
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Corpus:
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, special ones included."""
-        return len(self.tokenizer)
+        """Number of ids, special ones included, and those that no token has below the largest."""
+        return vocabulary_size(self.tokenizer)
 
 
 def load_corpus(config: DataConfig, show_progress: bool = False) -> Corpus:
@@ -82,12 +82,12 @@ def load_corpus(config: DataConfig, show_progress: bool = False) -> Corpus:
 
 def _check_length(config: DataConfig, corpus: Corpus) -> None:
     sizes = {"training": corpus.train.num_tokens, "validation": corpus.validation.num_tokens}
-    short = min(sizes, key=lambda name: sizes[name])
-    largest = sizes[short] - 1
+    shortest = min(sizes, key=lambda name: sizes[name])
+    largest = sizes[shortest] - 1
     if largest >= config.sequence_length:
         return
     advice = f"the largest data.sequence_length that works is {largest}" if largest > 0 else "give more text"
     raise DataError(
-        f"data.source {config.source!r} is too short: its {short} split has {sizes[short]} tokens and "
+        f"data.source {short(config.source)!r} is too short: its {shortest} split has {sizes[shortest]} tokens and "
         f"data.sequence_length {config.sequence_length} needs {config.sequence_length + 1}; {advice}"
     )

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ..keys import did_you_mean
-from .config import DataError, first_line
+from .config import DataError, first_line, short
+from .unpacked import Part, arrow_batches, parquet_pages
 
 TEXT_SUFFIXES = (".txt", ".md", ".py")
 ROW_SUFFIXES = (".jsonl", ".parquet", ".arrow")
@@ -70,6 +71,9 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
 ALLOWED = f"{' '.join(SUFFIXES)} (optionally {' '.join(OPENERS)})"
 _ROWS = 1024
 """Of a table held at once."""
+_UNPACKED_BYTES = 2**29
+"""A page or record batch may hold so many whatever ``data.max_document_bytes`` is: it holds many documents."""
+_AS_BINARY = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
 _READING_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException)
 
 
@@ -121,9 +125,12 @@ def decode_text(data: bytes, where: str) -> str:
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{where} is not UTF-8 (byte 0x{data[error.start]:02x} at offset {error.start}); convert it to UTF-8"
-        ) from error
+        raise _not_utf8(error, where) from error
+
+
+def _not_utf8(error: UnicodeDecodeError, where: str) -> DataError:
+    byte = error.object[error.start]
+    return DataError(f"{where} is not UTF-8 (byte 0x{byte:02x} at offset {error.start}); convert it to UTF-8")
 
 
 def text_of(row: Any, column: str, where: str) -> str:
@@ -179,40 +186,107 @@ def _json_lines(path: Path, column: str, limit: int) -> Iterator[str]:
                 continue
             try:
                 row = json.loads(text)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # not of JSON alone: a number may have too many digits
                 raise DataError(f"{where} is not JSON ({first_line(error)}); one object per line") from error
             yield text_of(row, column, where)
 
 
 def _table_rows(path: Path, column: str, limit: int, *, parquet: bool) -> Iterator[str]:
-    compressed = path.suffix.lower() in OPENERS
-    # Both formats seek, so what is compressed from outside has to be unpacked whole.
-    with _open(path) if compressed else pa.memory_map(str(path)) as file:
-        source = pa.BufferReader(_read(file, str(path), limit)) if compressed else file
-        names, batches = _parquet(source, column) if parquet else _arrow(source)
-        if column not in names:
-            text_of(dict.fromkeys(names), column, str(path))
-        row = 0
-        for batch in batches:
-            for scalar in batch.column(column):
-                row += 1
-                value, where = scalar.as_py(), f"{path} row {row}"
-                refuse_longer(len(value) if isinstance(value, str) else 0, where, limit)
-                yield text_of({column: value}, column, where)
+    if path.suffix.lower() in OPENERS:
+        # Both formats seek, so what is compressed from outside has to be unpacked whole.
+        with _open(path) as file:
+            data = pa.py_buffer(_read(file, str(path), limit))
+    else:
+        with pa.memory_map(str(path)) as file:
+            data = file.read_buffer()
+    row = 0
+    for batch in (_parquet if parquet else _arrow)(data, column, path, limit):
+        for scalar in batch.column(0):
+            row += 1
+            where = f"{path} row {row}"
+            yield text_of({column: _value(scalar, where, limit)}, column, where)
 
 
-def _parquet(source: Any, column: str) -> tuple[list[str], Iterator[pa.RecordBatch]]:
-    names = pyarrow.parquet.read_schema(source).names
-    # Equal values are stored once, and stay so: unfolded, a small file can fill any memory.
-    table = pyarrow.parquet.ParquetFile(source, read_dictionary=[column] if column in names else None)
-    return names, table.iter_batches(batch_size=_ROWS, columns=[column])
-
-
-def _arrow(source: Any) -> tuple[list[str], Iterator[pa.RecordBatch]]:
+def _value(scalar: pa.Scalar, where: str, limit: int) -> Any:
+    if isinstance(scalar, pa.DictionaryScalar):
+        scalar = scalar.value
+    if isinstance(scalar, pa.BinaryScalar) and scalar.is_valid:
+        refuse_longer(scalar.as_buffer().size, where, limit)
     try:
-        records = pa.ipc.open_stream(source)
-        return records.schema.names, iter(records)
+        return scalar.as_py()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error, where) from error
+
+
+def _parquet(data: pa.Buffer, column: str, path: Path, limit: int) -> Iterator[pa.RecordBatch]:
+    _only_column(pyarrow.parquet.read_schema(pa.BufferReader(data)), column, path)
+    # Equal values are stored once, and stay so: unfolded, a small file can fill any memory.
+    table = pyarrow.parquet.ParquetFile(pa.BufferReader(data), read_dictionary=[column])
+    folds = pa.types.is_dictionary(table.schema_arrow.field(column).type)
+    largest = 1
+    for page in parquet_pages(data, table.metadata, column):
+        _refuse_larger(page, path, limit, "pages")
+        if not (folds and page.folded):
+            largest = max(largest, page.size)
+    # Rows that are read together lie on no more pages than there are rows.
+    rows = min(max(_most_unpacked(limit) // largest, 1), _ROWS)
+    return table.iter_batches(batch_size=rows, columns=[column])
+
+
+def _arrow(data: pa.Buffer, column: str, path: Path, limit: int) -> Iterator[pa.RecordBatch]:
+    try:
+        schema, stream = pa.ipc.open_stream(pa.BufferReader(data)).schema, True
     except pa.ArrowInvalid:  # the random-access kind of Arrow file
-        source.seek(0)
-        reader = pa.ipc.open_file(source)
-        return reader.schema.names, (reader.get_batch(index) for index in range(reader.num_record_batches))
+        schema, stream = pa.ipc.open_file(pa.BufferReader(data)).schema, False
+    index = _only_column(schema, column, path)
+    for part in arrow_batches(data, schema, index, stream=stream):
+        _refuse_larger(part, path, limit, "record batches")
+    options = pa.ipc.IpcReadOptions(included_fields=[index])
+    if stream:
+        batches = iter(pa.ipc.open_stream(pa.BufferReader(data), options=options))
+    else:
+        reader = pa.ipc.open_file(pa.BufferReader(data), options=options)
+        batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+    for batch in batches:
+        _validate(batch.column(0))
+        yield batch
+
+
+def _only_column(schema: pa.Schema, column: str, path: Path) -> int:
+    """The place of the column. Raises DataError if there is none, more than one, or one that cannot hold text."""
+    names = schema.names
+    if column not in names:
+        text_of(dict.fromkeys(names), column, str(path))
+    if names.count(column) > 1:
+        raise DataError(f"{path} has {names.count(column)} columns called {column!r}; rename all but one")
+    kind = schema.field(names.index(column)).type
+    if pa.types.is_nested(kind):
+        raise DataError(f"{path}: column {column!r} holds {short(str(kind))}, not text; set data.text_column")
+    return names.index(column)
+
+
+def _validate(column: pa.Array) -> None:
+    """Raises pa.ArrowInvalid for a place outside the text, which to read would kill the process."""
+    if isinstance(column, pa.DictionaryArray):
+        _validate(column.dictionary)
+        column = pa.DictionaryArray.from_arrays(column.indices, pa.nulls(len(column.dictionary)))
+    for text, binary in _AS_BINARY.items():  # whether it is UTF-8 is asked of each row, which can then be named
+        if column.type == text:
+            column = column.view(binary)
+    column.validate(full=True)
+
+
+def _most_unpacked(limit: int) -> int:
+    return max(limit, _UNPACKED_BYTES)
+
+
+def _refuse_larger(part: Part, path: Path, limit: int, parts: str) -> None:
+    """Raises DataError for a part that takes more memory than a table may, or than its rows can, within the limit."""
+    most = _most_unpacked(limit)
+    if part.rows is not None:
+        most = min(most, part.rows * (limit + 64) + 4096)  # with each row a length, and what a writer notes
+    if part.size > most:
+        raise DataError(
+            f"{path}: {part.name} unpacks to {part.size:,} bytes, at most {most:,} are held; write the table with "
+            f"smaller {parts} or shorter documents, or raise data.max_document_bytes"
+        )

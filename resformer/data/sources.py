@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..keys import did_you_mean
-from .config import DataConfig, DataError, first_line
+from .config import DataConfig, DataError, expanded, first_line, short
 from .files import ALLOWED, content_digest, decode_text, kind_of, read_documents, text_of
 
 # Tests quote broken text on purpose, and what is installed beside the library is not its own.
@@ -63,25 +63,24 @@ def _standard_library() -> Source:
 
 def _local_files(config: DataConfig) -> Source:
     source, text_column = config.source, config.text_column
-    path = Path(source).expanduser()
-    if path.is_file() or path.is_fifo() or path.is_char_device() or path.is_block_device():
-        if kind_of(path) is None:
-            raise DataError(f"{path} is of no kind that can be read; allowed: {ALLOWED}")
-        paths = [path]
-    elif path.is_dir():
+    path = expanded(source, "data.source")
+    # Of os.path, which takes a name that is too long for one that does not exist.
+    if os.path.isdir(path):
         paths = [file for file in _files_under(path, most=config.max_files) if kind_of(file)]
         if not paths:
             raise DataError(f"the folder {path} holds no file that can be read; allowed: {ALLOWED}")
+    elif os.path.exists(path):
+        if kind_of(path) is None:
+            raise DataError(f"{path} is of no kind that can be read; allowed: {ALLOWED}")
+        paths = [path]
     elif glob.has_magic(source):
-        names = itertools.islice(glob.iglob(str(path), recursive=True), config.max_files + 1)
-        found = sorted(Path(name) for name in names)
-        _refuse_more(len(found), source, config.max_files)
+        found = _matches(str(path), short(source), config.max_files)
         paths = [file for file in found if file.is_file() and kind_of(file)]
         if not paths:
             what = "no file that can be read" if found else "nothing"
-            raise DataError(f"the glob {source} matches {what}; allowed: {ALLOWED}")
+            raise DataError(f"the glob {short(source)} matches {what}; allowed: {ALLOWED}")
     else:
-        raise DataError(f"data.source {source!r} does not exist{_nearest_source(path)}")
+        raise DataError(f"data.source {short(source)!r} does not exist{_nearest_source(path)}")
 
     def documents() -> Iterator[str]:
         for file in paths:
@@ -93,12 +92,38 @@ def _local_files(config: DataConfig) -> Source:
 
 def _nearest_source(path: Path) -> str:
     parent = path.parent
-    siblings = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    siblings = [entry.name for entry in parent.iterdir()] if os.path.isdir(parent) else []
     bare = str(path) == path.name
     hint = did_you_mean(path.name, (["stdlib"] if bare else []) + siblings)
-    if not hint and len(path.parts) == 2 and not parent.is_dir() and not path.suffix:
-        hint = f"; for a dataset of the Hugging Face hub write 'hub:{path}'"
+    if not hint and len(path.parts) == 2 and not os.path.isdir(parent) and not path.suffix:
+        hint = f"; for a dataset of the Hugging Face hub write {short(f'hub:{path}')!r}"
     return hint or "; give 'stdlib', a file, folder or glob, or 'hub:OWNER/NAME'"
+
+
+def _matches(pattern: str, where: str, most: int) -> list[Path]:
+    """What a glob matches, in order.
+
+    Raises:
+        DataError: if it matches or looks at more than ``most``.
+    """
+    # Counted as they are seen: where links go in circles, a pattern that matches nothing looks on for ever.
+    seen = itertools.count(1)
+
+    def matches(pattern: Path) -> Iterator[str]:
+        if "**" not in pattern.parts:
+            yield from glob.iglob(str(pattern))
+            return
+        at = pattern.parts.index("**")
+        for root in glob.iglob(str(Path(*pattern.parts[:at]))):
+            for folder, folders, names in os.walk(root, followlinks=True):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                for _ in (*folders, *names):
+                    _refuse_more(next(seen), where, most)
+                yield from matches(Path(glob.escape(folder), *(pattern.parts[at + 1 :] or "*")))
+
+    found = {Path(name) for name in itertools.islice(matches(Path(pattern)), most + 1)}
+    _refuse_more(len(found), where, most)
+    return sorted(found)
 
 
 def _files_under(
@@ -127,8 +152,8 @@ def _refuse_more(files: int, where: str, most: int) -> None:
 
 def _hub(source: str, text_column: str, streaming: bool) -> Source:
     location, name, split = _parse_hub(source)
-    folder = Path(location).expanduser()
-    local = folder.is_dir()
+    folder = expanded(location, "data.source")
+    local = os.path.isdir(folder)
     if local:
         location = str(folder)
         identity = _identity(str(name), split, *(content_digest(path) for path in _files_under(folder)))
@@ -143,11 +168,11 @@ def _hub(source: str, text_column: str, streaming: bool) -> Source:
             with _offline_if_unreachable(local):
                 rows = datasets.load_dataset(location, name, split=split, streaming=streaming or local)
                 for number, row in enumerate(rows, start=1):
-                    yield text_of(row, text_column, f"{source} row {number}")
+                    yield text_of(row, text_column, f"{short(source)} row {number}")
         except DataError:
             raise
         except Exception as error:  # a dataset may fail in any way that its builder or the network can
-            raise DataError(f"cannot read data.source {source!r} ({first_line(error)})") from error
+            raise DataError(f"cannot read data.source {short(source)!r} ({first_line(error)})") from error
 
     return Source(source, _identity(text_column, identity), documents)
 
@@ -156,10 +181,10 @@ def _parse_hub(source: str) -> tuple[str, str | None, str]:
     rest = source.removeprefix("hub:")
     location, _, split = rest.partition("@")
     location, _, name = location.partition(":")
-    if Path(rest).expanduser().is_dir():
+    if os.path.isdir(expanded(rest, "data.source")):
         location, name, split = rest, "", ""
     if not location:
-        raise DataError(f"data.source {source!r} names no dataset; write hub:OWNER/NAME[:CONFIG][@SPLIT]")
+        raise DataError(f"data.source {short(source)!r} names no dataset; write hub:OWNER/NAME[:CONFIG][@SPLIT]")
     return location, name or None, split or "train"
 
 
@@ -170,7 +195,7 @@ def _hub_identity(source: str, location: str, name: str | None, split: str) -> s
         with _offline_if_unreachable(False):
             builder = datasets.load_dataset_builder(location, name)
     except Exception as error:
-        raise DataError(f"cannot find data.source {source!r} ({first_line(error)})") from error
+        raise DataError(f"cannot find data.source {short(source)!r} ({first_line(error)})") from error
     files = builder.config.data_files or {}
     # For a hub dataset this holds the commit, so a changed dataset is another corpus.
     origins = [str(files[key].origin_metadata) for key in sorted(files)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from ..keys import did_you_mean
-from .config import DataError, first_line
+from .config import DataError, expanded, first_line, short
 from .sources import hub_is_reachable
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<|unk|>"
 SMALLEST_BPE = 257  # every byte, and the end of text
 LONGEST_WORD = 1000
+LARGEST_VOCABULARY = 2**28  # of which a model can have a table
 
 
 class TokenizerRecipe:
@@ -36,7 +38,7 @@ class TokenizerRecipe:
         if self.kind == "bpe":
             if not size.isdecimal() or int(size) < SMALLEST_BPE:
                 raise DataError(
-                    f"data.tokenizer {spec!r} needs a size of at least {SMALLEST_BPE}, for example 'bpe:4096'"
+                    f"data.tokenizer {short(spec)!r} needs a size of at least {SMALLEST_BPE}, for example 'bpe:4096'"
                 )
             self.size = int(size)
             # Another version of the library may train another vocabulary.
@@ -44,7 +46,9 @@ class TokenizerRecipe:
             return
         self.kind = "pretrained"
         self.loaded = _load_pretrained(spec)
-        self.identity = f"pretrained {self.loaded.backend_tokenizer.to_str()} {self.loaded.eos_token_id}"
+        # The size decides how ids are stored.
+        ids = vocabulary_size(self.loaded)
+        self.identity = f"pretrained {ids} {self.loaded.backend_tokenizer.to_str()} {self.loaded.eos_token_id}"
 
     @property
     def whole_documents(self) -> bool:
@@ -130,6 +134,11 @@ def bpe_tokenizer(texts: Iterable[str], size: int, show_progress: bool = False) 
     return _finish(backend)
 
 
+def vocabulary_size(tokenizer: PreTrainedTokenizerFast) -> int:
+    """One more than the largest id. The tokenizer's own length is that of its list, and ids may have holes."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
 def load_saved(folder: Path) -> PreTrainedTokenizerFast:
     """A tokenizer that was saved beside a corpus."""
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
@@ -150,8 +159,9 @@ def _finish(backend: Tokenizer, **special: str) -> PreTrainedTokenizerFast:
 
 
 def _load_pretrained(name: str) -> PreTrainedTokenizerFast:
-    local = Path(name).expanduser().is_dir()
-    location = str(Path(name).expanduser()) if local else name
+    folder = expanded(name, "data.tokenizer")
+    local = os.path.isdir(folder)
+    location = str(folder) if local else name
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             location, local_files_only=local or not hub_is_reachable(), trust_remote_code=False
@@ -160,12 +170,29 @@ def _load_pretrained(name: str) -> PreTrainedTokenizerFast:
         hint = did_you_mean(name, ["bytes", "chars", "bpe:4096"]) or (
             "; give 'bytes', 'chars', 'bpe:SIZE', or a folder or hub name that AutoTokenizer can load"
         )
-        raise DataError(f"data.tokenizer {name!r} cannot be loaded ({first_line(error)}){hint}") from error
+        raise DataError(f"data.tokenizer {short(name)!r} cannot be loaded ({first_line(error)}){hint}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise DataError(f"data.tokenizer {name!r} has no fast version (tokenizer.json); choose one that has")
+        raise DataError(f"data.tokenizer {short(name)!r} has no fast version (tokenizer.json); choose one that has")
     if tokenizer.eos_token_id is None:
         tokenizer.add_special_tokens({"eos_token": END_OF_TEXT})
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
+    _check_ids(tokenizer, name)
     return tokenizer
+
+
+def _check_ids(tokenizer: PreTrainedTokenizerFast, name: str) -> None:
+    """Raises DataError for ids too large for a model, and for an end of text that is a word too."""
+    size, end = vocabulary_size(tokenizer), tokenizer.eos_token_id
+    if size > LARGEST_VOCABULARY:
+        raise DataError(
+            f"data.tokenizer {short(name)!r} has the id {size - 1:,}, at most {LARGEST_VOCABULARY - 1:,} fits a model; "
+            "number its vocabulary without holes"
+        )
+    ends = sorted(token for token, index in tokenizer.get_vocab().items() if index == end)
+    if len(ends) > 1:  # a new token gets the number of tokens as its id, which in a list with holes may be taken
+        raise DataError(
+            f"data.tokenizer {short(name)!r} has the id {end} for {' and '.join(map(repr, ends))}, and documents end "
+            "with it; number its vocabulary without holes"
+        )

@@ -1,11 +1,14 @@
 """Sources made to hurt: archives that expand a thousandfold, lines without an end, pipes, devices, links in circles."""
 
 import bz2
+import glob
 import gzip
 import json
 import lzma
 import os
+import socket
 import tracemalloc
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -13,6 +16,7 @@ import pytest
 from data_helpers import corpus, text_file
 
 from resformer.data import DataError
+from resformer.data.sources import _matches
 
 LIMIT = 1_000_000
 BOMB = 50 * LIMIT
@@ -81,10 +85,13 @@ def test_a_line_or_row_is_held_against_the_limit(tmp_path, limit):
                                                     max_document_bytes=len(line) - 1)  # fmt: skip
 
 
-def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path):
+def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "zero.txt").symlink_to("/dev/zero")
-    for name in ("pipe.txt", "zero.txt"):
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(tmp_path)  # the name of a socket may have 107 letters
+        listening.bind("socket.txt")
+    for name in ("pipe.txt", "zero.txt", "socket.txt"):
         assert f"{name} is a pipe, socket or device" in refusal(tmp_path, tmp_path / name)
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "folder" / "pipe.txt")
@@ -101,8 +108,23 @@ def test_links_in_circles_end(tmp_path):
     assert corpus(tmp_path, folder).num_documents == 1
     message = refusal(tmp_path / "new", folder / "**" / "*.txt", max_files=1000)
     assert "more than 1,000 files" in message and "data.max_files" in message
+    # A pattern that matches nothing would look on for ever.
+    assert "more than 1,000 files" in refusal(tmp_path / "new", folder / "**" / "*.md", max_files=1000)
     (folder / "self.txt").symlink_to(folder / "self.txt")
     assert "self.txt" in refusal(tmp_path / "new", folder)
+
+
+@pytest.mark.parametrize("pattern", ["**", "**/*.txt", "a/**/*", "*/**/c.txt", "**/b/**/*.txt", "[[]x[]]/**/*.txt"])
+def test_a_glob_matches_what_the_standard_library_says(tmp_path, pattern, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("top.txt", "a/b/c.txt", "a/b/d/b/e.txt", "[x]/c.txt", ".hidden/h.txt", "a/.hidden/h.txt", "a/.h.txt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        text_file(Path(name).parent, name=Path(name).name)
+    Path("link").symlink_to("a/b")
+    for start in ("", f"{tmp_path}/"):
+        expected = {Path(name) for name in glob.glob(start + pattern, recursive=True)}
+        found = _matches(start + pattern, pattern, 1000)
+        assert [path for path in found if path.is_file()] == sorted(path for path in expected if path.is_file())
 
 
 def test_more_files_than_allowed(tmp_path):

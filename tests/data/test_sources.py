@@ -148,6 +148,7 @@ BAD_FILES = {
     "column.jsonl": (b'{"txet": "a", "id": 1}\n', ["column.jsonl line 1", "['id', 'txet']", "did you mean 'txet'"]),
     "latin.jsonl": (GOOD + b'{"text": "\xef"}\n', ["latin.jsonl line 2 is not UTF-8"]),
     "half.jsonl": (rb'{"text": "\ud800"}', ["half.jsonl line 1", "surrogate"]),
+    "digits.jsonl": (GOOD + b'{"text": "a", "id": ' + b"9" * 5000 + b"}", ["digits.jsonl line 2 is not JSON"]),
     "picture.png": (b"x", ["picture.png", ".txt .md .py .jsonl .parquet .arrow"]),
     "short.txt": (b"x" * 50, ["validation split has 5 tokens", "sequence_length that works is 4"]),
     "shorter.txt": (b"x" * 10, ["too short", "give more text"]),
@@ -182,6 +183,22 @@ def test_names_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     fails(tmp_path, tmp_path / "*older", "matches no file that can be read")
     fails(tmp_path, tmp_path / "folder", "holds no file that can be read", ".arrow")
     fails(tmp_path, "hub:", "OWNER/NAME")
+
+
+@pytest.mark.parametrize("source", ["n" * 5000, f"{'n' * 5000}/x.txt", f"{'n' * 5000}*.txt", f"hub:{'n' * 5000}"])
+def test_a_name_of_thousands_of_letters_is_not_echoed_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setattr("resformer.data.sources.hub_is_reachable", lambda: False)
+    with pytest.raises(DataError, match="nnnn…nn") as error:
+        corpus(tmp_path, source)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("key", ["source", "cache_dir", "tokenizer"])
+def test_a_home_folder_of_nobody(tmp_path: Path, key: str) -> None:
+    options: dict = {"source": text_file(tmp_path)} | {key: "~nosuch/x.txt"}
+    fails(tmp_path, options.pop("source"), f"data.{key} '~nosuch/x.txt'", "no such home folder", **options)
 
 
 @pytest.mark.parametrize(

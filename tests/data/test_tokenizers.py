@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from resformer.data import DataError
 from resformer.data.spool import _SAFE_CUT
 from resformer.data.tokenizing import TokenizerRecipe, bpe_tokenizer, byte_tokenizer, character_tokenizer
 
@@ -122,3 +124,37 @@ def test_a_pretrained_tokenizer_without_an_end_gets_one(tmp_path: Path) -> None:
     bare.save_pretrained(tmp_path / "bare")
     loaded = corpus(tmp_path, text_file(tmp_path), tokenizer=str(tmp_path / "bare"))
     assert loaded.tokenizer.eos_token_id == loaded.tokenizer.pad_token_id == 256
+
+
+def renumbered(folder: Path, **ids: int) -> str:
+    """A tokenizer of bytes in which some have other ids."""
+    byte_tokenizer().save_pretrained(folder)
+    path = folder / "tokenizer.json"
+    saved = json.loads(path.read_text())
+    saved["model"]["vocab"] |= ids
+    path.write_text(json.dumps(saved))
+    return str(folder)
+
+
+@pytest.mark.parametrize("index", [261, 65536 + 101])
+def test_ids_may_have_holes(tmp_path: Path, index: int) -> None:
+    text = "abcde " * 100
+    loaded = corpus(tmp_path, text_file(tmp_path, text), tokenizer=renumbered(tmp_path / "holes", e=index))
+    assert loaded.vocab_size == index + 1 and loaded.train.tokens.max() == index
+    assert loaded.train.dtype == (np.uint16 if index < 65536 else np.uint32)
+    assert loaded.tokenizer.decode(loaded.train.tokens) == text[:540]
+    assert loaded.tokenizer.decode([index - 1]) == ""
+
+
+def test_ids_that_fit_no_model_or_end_documents_are_refused(tmp_path: Path) -> None:
+    path = text_file(tmp_path)
+    with pytest.raises(DataError, match="has the id 3,000,000,000, at most 268,435,455 fits a model"):
+        corpus(tmp_path, path, tokenizer=renumbered(tmp_path / "huge", e=3_000_000_000))
+    with pytest.raises(DataError, match=r"has the id 256 for '<.endoftext.>' and 'e', and documents end"):
+        corpus(tmp_path, path, tokenizer=renumbered(tmp_path / "end", e=256))
+
+
+def test_an_id_outside_the_vocabulary_is_not_stored_as_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resformer.data.cache.vocabulary_size", lambda tokenizer: 100)
+    with pytest.raises(DataError, match="'bytes' gave the id 119, its vocabulary ends at 99"):
+        corpus(tmp_path, text_file(tmp_path))
