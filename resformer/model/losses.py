@@ -1,4 +1,8 @@
-"""Cross entropy of a linear read-out, without holding the logits of all tokens."""
+"""Cross entropy of a linear read-out, without holding the logits of all tokens.
+
+torch's own (``F.linear_cross_entropy``) cannot be differentiated twice, which curvature does, and returns its sum in the
+dtype it computes in: in bfloat16 the loss would be off in the second digit.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -35,7 +39,7 @@ def linear_cross_entropy(
         targets: ``[tokens]``, with -100 where a token does not count.
         bias: ``[vocabulary]``, or none.
         cap: soft cap of the logits.
-        z_loss: where 0, the second result is 0, and torch's own chunked kernel is used where it is exact.
+        z_loss: where 0, the second result is 0.
 
     Returns:
         Two scalars in nats and nats squared (Chowdhery et al. 2022, arXiv:2204.02311).
@@ -43,13 +47,6 @@ def linear_cross_entropy(
     rows = max(1, _elements(weight.device) // weight.shape[0])
     if targets.numel() <= rows:
         return _chunk(hidden_states, weight, targets, bias, cap, bool(z_loss))
-    # torch's kernel returns its sum in the dtype it computes in: in bfloat16 the loss would be off in the second digit.
-    exact = not torch.is_autocast_enabled(hidden_states.device.type) and hidden_states.dtype in (
-        torch.float32,
-        torch.float64,
-    )
-    if exact and cap is None and not z_loss and hasattr(F, "linear_cross_entropy"):
-        return _fused(hidden_states, weight, targets, bias), hidden_states.new_zeros(())
     autocast = _uncached_autocast(hidden_states.device.type)
     with autocast:
         if z_loss or not torch.is_grad_enabled() or not hidden_states.requires_grad or torch.compiler.is_compiling():
@@ -67,19 +64,9 @@ def _uncached_autocast(device: str) -> AbstractContextManager:
     return torch.autocast(device, cache_enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def _fused(hidden_states, weight, targets, bias):
-    options = torch.nn.LinearCrossEntropyOptions()
-    return F.linear_cross_entropy(
-        hidden_states, weight, targets, linear_bias=bias, reduction="sum", ignore_index=IGNORED, options=options
-    )
-
-
 def _recomputed(hidden_states, weight, targets, bias, cap, needs_z, rows):
     """Loss and squared log-normaliser, of which the backward pass computes each chunk once more."""
-    loss, z = (
-        hidden_states.new_zeros((), dtype=torch.float32),
-        hidden_states.new_zeros((), dtype=torch.float32),
-    )
+    loss = z = _zero(hidden_states)
     for h, t in zip(hidden_states.split(rows), targets.split(rows), strict=True):
         part = checkpoint(_chunk, h, weight, t, bias, cap, needs_z, use_reentrant=False, preserve_rng_state=False)
         loss, z = loss + part[0], z + part[1]
@@ -98,7 +85,7 @@ class _WithGradients(torch.autograd.Function):
         weight_ = weight.detach().requires_grad_(ctx.needs_input_grad[1])
         bias_ = None if bias is None else bias.detach().requires_grad_(ctx.needs_input_grad[2])
         of_hidden_states = torch.empty_like(hidden_states)
-        loss = hidden_states.new_zeros((), dtype=torch.float32)
+        loss = _zero(hidden_states)
         for h, of_h, t in zip(*(x.split(rows) for x in (hidden_states, of_hidden_states, targets)), strict=True):
             h_ = h.detach().requires_grad_()
             with torch.enable_grad():
@@ -126,6 +113,11 @@ class _WithGradients(torch.autograd.Function):
         wanted = [x for x, g in views if x is not None and g is not None]
         found = iter(torch.autograd.grad(loss, wanted, grad, create_graph=True))
         return *(None if g is None else next(found) for g in gradients), None, None, None, None
+
+
+def _zero(hidden_states: torch.Tensor) -> torch.Tensor:
+    """To add up losses in: in float32 at least."""
+    return hidden_states.new_zeros((), dtype=torch.promote_types(hidden_states.dtype, torch.float32))
 
 
 def _chunk(hidden_states, weight, targets, bias, cap, needs_z):
