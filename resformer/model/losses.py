@@ -1,7 +1,7 @@
 """Cross entropy of a linear read-out, without holding the logits of all tokens.
 
-torch's own (``F.linear_cross_entropy``) cannot be differentiated twice, which curvature does, and returns its sum in the
-dtype it computes in: in bfloat16 the loss would be off in the second digit.
+torch's own (``F.linear_cross_entropy``) cannot be differentiated twice, which curvature does, and returns its sum in
+the dtype it computes in: in bfloat16 the loss would be off in the second digit.
 """
 
 from contextlib import AbstractContextManager, nullcontext
