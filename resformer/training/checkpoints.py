@@ -109,7 +109,7 @@ def save(
                 if tensors:
                     save_file(tensors, temporary / INSTRUMENTS)
                 for name in (CONFIG, *LOGS):
-                    if (folder / name).exists():
+                    if (folder / name).is_file():
                         shutil.copyfile(folder / name, temporary / name)
                 circumstances = Circumstances(
                     data_fingerprint=corpus.fingerprint,

@@ -23,9 +23,11 @@ MIXED = "post*1,highway*1,pre*rest"
 
 def is_complete(folder: Path, progress: Progress) -> bool:
     """Whether all that ``finish`` leaves is there, of this very step."""
+    if not (folder / "summary.json").is_file():
+        return False
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     if not isinstance(summary, dict):
         return False

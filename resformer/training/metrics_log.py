@@ -42,7 +42,7 @@ class MetricsLog:
         self.lines = lines
         if self.main:
             self._close()
-            text = self.path.read_bytes().decode("utf-8", "replace") if self.path.exists() else ""
+            text = self.path.read_bytes().decode("utf-8", "replace") if self.path.is_file() else ""
             written = text.split("\n")[:-1]
             kept = written[:lines] + [line for line in written[lines:] if keep_events and "event" in json.loads(line)]
             write_atomically(self.path, "".join(line + "\n" for line in kept))

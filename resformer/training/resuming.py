@@ -37,7 +37,7 @@ def refuse_another_run(config: RunConfig, folder: Path) -> None:
     """
     kept = [path / CONFIG for path in reversed(checkpoints(folder)) if not damage(path, CONFIG)]
     file = kept[0] if kept else folder / CONFIG
-    if not file.exists():
+    if not file.is_file():  # a pipe would be waited for
         return
     try:
         told = flat(read_yaml(file))

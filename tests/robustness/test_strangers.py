@@ -4,12 +4,14 @@ import json
 import math
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from resformer import files
-from resformer.training.checkpoints import STATE, read_state
+from resformer.training import finishing
+from resformer.training.checkpoints import STATE, Progress, read_state
 from resformer.training.config import run_config
 from resformer.training.resuming import load
 
@@ -121,6 +123,27 @@ def test_what_was_set_aside_before_and_moved_and_linked_is_in_nobodys_way(runs, 
     assert runs.here(run.name, *keep, "--resume", str(run / "checkpoints/step-00000001")) == 0
     assert not (run / "checkpoints/step-00000002.set-aside").is_symlink()
     assert (tmp_path / "step").exists()
+
+
+def test_pipes_in_place_of_files_of_a_run_are_replaced_and_not_read(runs):
+    run = runs.folder / "pipes"
+    assert runs.here(run.name, *SHORT) == 0
+    pipes, read = [run / name for name in ("metrics.jsonl", "config.yaml", "summary.json")], []
+
+    def feed(pipe: Path) -> None:
+        with pipe.open("w") as file:  # returns when somebody reads it
+            read.append(pipe.name)
+            file.write("x")
+
+    shutil.rmtree(run / "checkpoints")
+    for pipe in pipes:
+        pipe.unlink()
+        os.mkfifo(pipe)
+        threading.Thread(target=feed, args=(pipe,), daemon=True).start()
+    assert not finishing.is_complete(run, Progress(step=2))
+    assert runs.here(run.name, *SHORT) == 0
+    assert read == []
+    assert all(pipe.is_file() for pipe in pipes)
 
 
 @pytest.fixture
