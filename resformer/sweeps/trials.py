@@ -13,15 +13,12 @@ from typing import Any
 from ..files import read_yaml, write_yaml
 from ..keys import flat
 from ..training.config import RunConfig, run_config
-from .config import SweepConfig
+from .config import A_A_SEED, SweepConfig
 from .results import Rules
 
 # Said elsewhere in a sweep, so that every arm gets the same.
 _ELSEWHERE = {"optimizer.learning_rate": "learning_rates.grid", "run_dir": "sweep_dir", "resume": "nothing"}
 _ELSEWHERE |= dict.fromkeys(("seed", "init_seed", "data_seed", "dropout_seed"), "seeds")
-# The A/A arm's initial weights and dropout are its own (the data's order is shared, as between any two arms): a
-# bit-equal copy would come out null whatever the noise.
-_A_A_SEED = 500_000
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ class Sweep:
         config = copy.deepcopy(self.runs[trial.arm, trial.point])
         config.optimizer.learning_rate = trial.learning_rate
         config.seed = config.data_seed = trial.seed
-        own = trial.seed + (_A_A_SEED if trial.arm == self.config.controls.a_a_control else 0)
+        own = trial.seed + (A_A_SEED if trial.arm == self.config.controls.a_a_control else 0)
         config.init_seed = config.dropout_seed = own
         config.run_dir = str(self.run_dir(trial))
         return config

@@ -239,7 +239,7 @@ def test_torn_trials_run_anew_and_are_kept(tmp_path):
         ({"seeds": {"tuning": [1], "reporting": []}}, (), "seeds.reporting"),
         ({"seeds": {"tuning": [1], "reporting": [1, 2]}}, (), "[1]"),
         ({"arms": {}}, (), "arms"),
-        ({"statistics": {"margin": -1.0}}, (), "margin -1.0"),
+        ({"statistics": {"margin": -1.0}}, (), "statistics.margin is -1.0"),
         ({"statistics": {"alpha": 5.0}}, (), "statistics.alpha"),
         ({"statistics": {"window": [1.0, 2.0]}}, (), "statistics.window"),
         ({"arms": {"pre": {"model.residual": "prre"}}, "controls": {}}, (), "'pre'"),
