@@ -37,6 +37,8 @@ _RATES: tuple[float, float] = next(
 )
 _SEEDS = (0, SEEDS - A_A_SEED)
 _SECONDS = 10**9
+_LONGEST_ARM = 100
+"""In bytes: a trial's folder is called after its arm, its point, rate and seed, and may have 255."""
 
 
 @dataclass
@@ -163,7 +165,10 @@ class SweepConfig:
             check_ranges(getattr(self, group), f"{group}.")
         if not self.arms:
             raise ValueError("arms: there are none; name some, for example {pre: {model.residual: pre}}")
+        self._check_arms()
         for name, value in self.grid.items():
+            if not isinstance(name, str):
+                raise ValueError(f"grid: {name!r} is no key of a run; name one, for example model.num_hidden_layers")
             if not value:
                 raise ValueError(f"grid: {name} has no values")
         for role, seeds in (("tuning", self.seeds.tuning), ("reporting", self.seeds.reporting)):
@@ -206,6 +211,17 @@ class SweepConfig:
                 allowed = list(self.arms) if key == "arm" else self.grid.get(key)
                 if allowed is None or value not in allowed:
                     raise ValueError(f"{part}: {key} is not in the grid with the value {value!r}")
+
+    def _check_arms(self) -> None:
+        for arm in self.arms:
+            if not isinstance(arm, str):  # YAML takes 1, null, true and .nan for values
+                raise ValueError(f"arms: {arm!r} is not a name but a value of YAML; put the arm's name in quotes")
+            if not arm.strip():
+                raise ValueError(f"arms: {arm!r} names nothing; give the arm a name")
+            if len(arm.encode()) > _LONGEST_ARM:
+                raise ValueError(
+                    f"arms: {arm[:20] + '...'!r} is longer than {_LONGEST_ARM} bytes; shorten the arm's name"
+                )
 
     def _check_equal_time(self) -> None:
         controls = self.controls

@@ -12,13 +12,16 @@ from typing import Any
 
 from ..files import read_yaml, write_yaml
 from ..keys import flat
-from ..training.config import RunConfig, run_config
+from ..training.config import SEEDS, RunConfig, run_config
 from .config import A_A_SEED, SweepConfig
 from .results import Rules
 
 # Said elsewhere in a sweep, so that every arm gets the same.
 _ELSEWHERE = {"optimizer.learning_rate": "learning_rates.grid", "run_dir": "sweep_dir", "resume": "nothing"}
 _ELSEWHERE |= dict.fromkeys(("seed", "init_seed", "data_seed", "dropout_seed"), "seeds")
+
+_LONGEST_FOLDER = 230
+"""In bytes, of the 255 that there are: one that is set aside gets a few more."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,12 @@ class Sweep:
             for arm in self.arms
             if not any(self._matches(part, arm, label) for part in config.exclude)
         ]
+        for arm, label in self.cells:
+            if len(Trial(arm, label, 1.23456e-12, SEEDS).name.encode()) > _LONGEST_FOLDER:
+                raise ValueError(
+                    f"grid: {arm!r} at {label} is too long for the name of a folder; vary fewer keys, or shorten the "
+                    "arm's name"
+                )
         baseline = config.controls.baseline
         for label in self.points:
             if self.arms_at(label) and (baseline, label) not in self.cells:
