@@ -11,12 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ..files import write_atomically
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}",
-}  # fmt: skip
+from .markup import inert, latex, markdown
 
 MOST_ARMS_ACROSS = 5
 
@@ -66,11 +61,12 @@ class Table:
     def markdown(self) -> str:
         head, *body = self.lines()
         lines = [head, ["---"] * len(head), *body]
-        return "".join("| " + " | ".join(_markdown(cell) for cell in line) + " |\n" for line in lines)
+        return "".join("| " + " | ".join(markdown(cell) for cell in line) + " |\n" for line in lines)
 
     def latex(self) -> str:
         """A tabular of the columns that fit on paper; needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}."""
-        head, *body = [" & ".join(latex(cell) for cell in line) + r" \\" for line in self.lines(on_paper=True)]
+        # After \\ and \midrule a bracket or star would be theirs, were it not for the empty group.
+        head, *body = ["{}" + " & ".join(latex(cell) for cell in line) + r" \\" for line in self.lines(on_paper=True)]
         columns = "l" * sum(column.print for column in self.columns)
         rows = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
         return "\n".join([*rows, r"\end{tabular}", ""])
@@ -87,26 +83,6 @@ class Table:
         for ending, text in texts.items():
             write_atomically(folder / f"{self.name}.{ending}", text)
         return [folder / f"{self.name}.{ending}" for ending in texts]
-
-
-def latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def _markdown(text: str) -> str:
-    text = text.replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
-    return text.replace("<", "&lt;").replace("[", "\\[").replace("]", "\\]") if "<" in text else text
-
-
-def inert(value: Any) -> Any:
-    """A spreadsheet takes text that begins like a formula for one; a number is a number."""
-    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r"):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return "'" + value
-    return value
 
 
 def absent(value: Any) -> bool:

@@ -3,7 +3,7 @@
 import itertools
 import re
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +12,10 @@ import yaml
 from ..keys import flat, plain
 from ..model.trust import name_code
 from ..programs import command_of, parser_of, path_of, read_arguments
+from ..ranges import check_ranges, named, within
+from ..training.config import SEEDS, OptimizerConfig
 from .results import Statistics
-from .schema import with_keys_of_a_run
+from .schema import with_keys_of_a_run, with_ranges
 
 _SWEEP = f"{command_of('sweep')} --config {path_of('sweeps/quick.yaml')}"
 FIRST = {
@@ -28,20 +30,32 @@ FIRST = {
         "what an editor completes YAML files of sweeps from; shtab-bash, -zsh for a shell (pip install shtab)",
 }  # fmt: skip
 """What help says first."""
+A_A_SEED = 500_000
+"""The A/A arm's initial weights and dropout are its own, by a seed that is as much higher (the data's order is shared,
+as between any two arms): a bit-equal copy would come out null whatever the noise."""
+_RATES: tuple[float, float] = next(
+    item.metadata["range"] for item in fields(OptimizerConfig) if item.name == "learning_rate"
+)
+_SEEDS = (0, SEEDS - A_A_SEED)
+_SECONDS = 10**9
+_LONGEST_ARM = 100
+"""In bytes: a trial's folder is called after its arm, its point, rate and seed, and may have 255."""
 
 
 @dataclass
 class LearningRates:
     """The peak learning rates that every arm is tuned over."""
 
-    grid: list[float] = field(default_factory=lambda: [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1])
+    grid: list[float] = field(
+        default_factory=lambda: [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1], metadata={"range": _RATES}
+    )
     """Of every arm at every point."""
-    extend_by: int = 2
+    extend_by: int = within(0, 100, 2)
     """Rates that may be added at each point, for all its arms alike, while the best of some arm lies at the edge."""
-    multiples: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0])
+    multiples: list[float] = field(default_factory=lambda: [1.0, 2.0, 4.0], metadata={"range": (1, 10**6)})
     """Of the best rate, at which the reporting seeds run; without common rates, bad ends are compared there, which
     answers little where an arm fails close above a best rate that is known to half a rung only."""
-    common: list[float] = field(default_factory=list)
+    common: list[float] = field(default_factory=list, metadata={"range": _RATES})
     """Rates at which the reporting seeds of every arm run as well: bad ends are then compared at these, the same for
     all arms, and no verdict on stability rests on tuning."""
 
@@ -50,11 +64,11 @@ class LearningRates:
 class Seeds:
     """Each seed sets the initial weights, the order of the data and dropout."""
 
-    tuning: list[int] = field(default_factory=lambda: [1000, 1001])
+    tuning: list[int] = field(default_factory=lambda: [1000, 1001], metadata={"range": _SEEDS})
     """Choose each arm's best learning rate; never reported. One says nothing of how well the rate is known."""
-    reporting: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4, 5, 6, 7])
+    reporting: list[int] = field(default_factory=lambda: [*range(8)], metadata={"range": _SEEDS})
     """Reported, paired between arms. More may be added at the end later, up to the last of the looks."""
-    looks: list[int] = field(default_factory=list)
+    looks: list[int] = field(default_factory=list, metadata={"range": (2, 10**6)})
     """Numbers of reporting seeds at which verdicts are drawn, declared before the first run, for example [4, 8]; the
     chance of a false verdict is spent over them, and an arm of which all is said runs no more seeds. By default there
     is one look, at all of them."""
@@ -92,24 +106,24 @@ class ExecutorConfig:
 
     name: Literal["local", "ray", "slurm"] = "local"
     """This machine, a Ray cluster, or SLURM through submitit."""
-    workers: int | None = None
+    workers: int | None = within(1, 10_000, None)
     """Trials at once; by default as many as devices or cores allow."""
-    processes: int = 1
+    processes: int = within(1, 10_000, 1)
     """Processes of one trial; more than one are launched by accelerate."""
-    threads: int = 1
+    threads: int = within(1, 1024, 1)
     """Threads of a process."""
-    devices: int | None = None
+    devices: int | None = within(0, 1024, None)
     """Accelerators of one process; by default one where there are any."""
-    retries: int = 2
+    retries: int = within(0, 1000, 2)
     """Further attempts at a trial that ended for a reason outside the run."""
-    stall: float = 200.0
+    stall: float = within(0, _SECONDS, 200.0)
     """A trial none of whose files has changed for as long as that many steps take is ended, which counts as an attempt;
     0 never ends one."""
-    stall_seconds: float = 600.0
+    stall_seconds: float = within(0, _SECONDS, 600.0)
     """It is never ended sooner than that: starting, compiling and evaluating write nothing."""
     time_steps: bool = True
     """Before the first trial, time a step of each arm in turn with the baseline's; without it the page has no costs."""
-    address: str | None = None
+    address: str | None = named(None)
     """Of a Ray cluster; by default one is started here."""
     slurm: dict[str, Any] = field(default_factory=dict)
     """Parameters of submitit: partition, timeout_min, mem_gb, ...; `cluster: local` runs its jobs here."""
@@ -119,7 +133,7 @@ class ExecutorConfig:
 class SweepConfig:
     """A sweep: arms x grid x learning rates x seeds."""
 
-    sweep_dir: str = "runs/sweep"
+    sweep_dir: str = named("runs/sweep")
     """Folder of the sweep's files and runs."""
     base: dict[str, Any] = field(default_factory=dict)
     """Keys of a run (see recipes/train.py --help) that all trials share."""
@@ -134,7 +148,7 @@ class SweepConfig:
     controls: Controls = field(default_factory=Controls)
     statistics: Statistics = field(default_factory=Statistics)
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
-    program: str = "resformer.training:Trainer"
+    program: str = named("resformer.training:Trainer")
     """What trains a trial, as my_module:MyTrainer: a subclass of the Trainer, or a function of a RunConfig that returns
     the exit code of a run."""
     on_difference: Literal["refuse", "rerun", "keep"] = "refuse"
@@ -147,16 +161,22 @@ class SweepConfig:
 
     def check(self) -> None:
         """Raises ValueError, one line, for what no sweep could be."""
+        check_ranges(self)
+        for group in ("learning_rates", "seeds", "controls", "statistics", "executor"):
+            check_ranges(getattr(self, group), f"{group}.")
         if not self.arms:
             raise ValueError("arms: there are none; name some, for example {pre: {model.residual: pre}}")
+        self._check_arms()
         for name, value in self.grid.items():
+            if not isinstance(name, str):
+                raise ValueError(f"grid: {name!r} is no key of a run; name one, for example model.num_hidden_layers")
             if not value:
                 raise ValueError(f"grid: {name} has no values")
         for role, seeds in (("tuning", self.seeds.tuning), ("reporting", self.seeds.reporting)):
             if not seeds:
                 raise ValueError(f"seeds.{role}: there are none; give at least one, for example [0, 1, 2]")
-            if len(set(seeds)) < len(seeds) or min(seeds) < 0:
-                raise ValueError(f"seeds.{role}: {seeds} must be different and not negative")
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(f"seeds.{role}: {seeds} must be different")
         if both := set(self.seeds.tuning) & set(self.seeds.reporting):
             raise ValueError(
                 f"seeds: {sorted(both)} stand under tuning and reporting; a seed that chose is not reported"
@@ -166,25 +186,19 @@ class SweepConfig:
         if not multiples or multiples[0] != 1 or sorted(set(multiples)) != multiples:
             raise ValueError(f"learning_rates.multiples: {multiples} must begin with 1 and ascend, as [1, 2, 4]")
         common = self.learning_rates.common
-        if sorted(set(common)) != common or min(common, default=1) <= 0:
-            raise ValueError(f"learning_rates.common: {common} must be rates above 0 that ascend, as [0.01, 0.03]")
+        if sorted(set(common)) != common:
+            raise ValueError(f"learning_rates.common: {common} must be rates that ascend, as [0.01, 0.03]")
         if common and len(multiples) > 1:
             raise ValueError(
                 "learning_rates.common: bad ends are compared at common rates or at multiples of each arm's best rate; "
                 "say multiples: [1], or no common rates"
             )
         rates = self.learning_rates.grid
-        if not rates or min(rates) <= 0 or len(set(rates)) < len(rates):
-            raise ValueError(f"learning_rates.grid: {rates} must be different rates above 0")
+        if not rates or len(set(rates)) < len(rates):
+            raise ValueError(f"learning_rates.grid: {rates} must be different rates, at least one")
         if self.learning_rates.extend_by and len(rates) < 2:
             raise ValueError("learning_rates: one rate cannot be extended; give two, or extend_by: 0")
         chosen = self.statistics
-        if not 0 < chosen.stability_margin < 1:
-            raise ValueError(f"statistics.stability_margin is {chosen.stability_margin}; it must lie between 0 and 1")
-        if chosen.margin <= 0 or chosen.delta <= 0:
-            raise ValueError(f"statistics: margin {chosen.margin} and delta {chosen.delta} must be above 0")
-        if not 0 < chosen.alpha < 1:
-            raise ValueError(f"statistics.alpha is {chosen.alpha}; it must be above 0 and below 1")
         if chosen.window and not any(chosen.window[0] <= rate <= chosen.window[1] for rate in rates):
             raise ValueError(f"statistics.window: no rate of the grid {rates} lies in {list(chosen.window)}")
         for role, arm in vars(self.controls).items():
@@ -198,14 +212,17 @@ class SweepConfig:
                 allowed = list(self.arms) if key == "arm" else self.grid.get(key)
                 if allowed is None or value not in allowed:
                     raise ValueError(f"{part}: {key} is not in the grid with the value {value!r}")
-        positive = {"workers": self.executor.workers, "processes": self.executor.processes,
-                    "threads": self.executor.threads}  # fmt: skip
-        for key, number in positive.items():
-            if number is not None and number < 1:
-                raise ValueError(f"executor.{key} is {number}; it must be at least 1")
-        for key in ("stall", "stall_seconds", "retries"):
-            if not getattr(self.executor, key) >= 0:
-                raise ValueError(f"executor.{key} is {getattr(self.executor, key)}; it must be 0 or more")
+
+    def _check_arms(self) -> None:
+        for arm in self.arms:
+            if not isinstance(arm, str):  # YAML takes 1, null, true and .nan for values
+                raise ValueError(f"arms: {arm!r} is not a name but a value of YAML; put the arm's name in quotes")
+            if not arm.strip():
+                raise ValueError(f"arms: {arm!r} names nothing; give the arm a name")
+            if len(arm.encode()) > _LONGEST_ARM:
+                raise ValueError(
+                    f"arms: {arm[:20] + '...'!r} is longer than {_LONGEST_ARM} bytes; shorten the arm's name"
+                )
 
     def _check_equal_time(self) -> None:
         controls = self.controls
@@ -223,8 +240,8 @@ class SweepConfig:
 
     def _check_looks(self) -> None:
         looks, seeds = self.seeds.looks, len(self.seeds.reporting)
-        if looks != sorted(set(looks)) or min(looks, default=2) < 2:
-            raise ValueError(f"seeds.looks: {looks} must be different numbers of seeds, ascending, of at least 2")
+        if looks != sorted(set(looks)):
+            raise ValueError(f"seeds.looks: {looks} must be different numbers of seeds, ascending")
         if looks and seeds not in looks:
             raise ValueError(f"seeds.reporting: there are {seeds}, and a look is taken at {looks}; give one of these")
 
@@ -245,7 +262,7 @@ def parse_sweep(argv: list[str] | None = None) -> SweepConfig:
         ValueError: one line, for anything that is not a sweep.
     """
     parser = parser_of(SweepConfig, "sweep.py", "Compare residual connections over a grid of runs.", first=FIRST)
-    parser.amended = with_keys_of_a_run
+    parser.amended = lambda schema: with_ranges(with_keys_of_a_run(schema), SweepConfig)
     words = sys.argv[1:] if argv is None else argv
     name_code(words)
     rest, overrides = _base_flags(words)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..ranges import within
 from ..stability.endstate import DEGRADED, FAILED
 
 
@@ -35,15 +36,15 @@ class Result:
 class Statistics:
     """Declared before the first run."""
 
-    margin: float = 0.01
+    margin: float = within(1e-9, 10**6, 0.01)
     """Smallest difference of interest in nats per token; inside it two arms are equivalent."""
-    stability_margin: float = 0.25
+    stability_margin: float = within(1e-9, 1 - 1e-9, 0.25)
     """Smallest difference of interest in the chance that a seed ends badly; inside it two arms are as stable."""
-    delta: float = DEGRADED
+    delta: float = within(1e-9, 10**6, DEGRADED)
     """Nats above the lower quartile of an arm's runs at the same rate at which a run counts as degraded."""
-    window: tuple[float, float] | None = None
+    window: tuple[float, float] | None = within(0, 10**6, None)
     """Learning rates over which the sensitivity is the mean; by default all of the grid."""
-    alpha: float = 0.05
+    alpha: float = within(1e-9, 1 - 1e-9, 0.05)
     """Chance of one false verdict in the sweep."""
 
 

@@ -1,5 +1,7 @@
-"""What an editor is told of a sweep's YAML file beyond the types of its keys: the keys of a run inside it."""
+"""What an editor is told of a sweep's YAML file beyond the types of its keys: the keys of a run inside it,
+and ranges."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -38,6 +40,18 @@ def with_keys_of_a_run(schema: dict[str, Any]) -> dict[str, Any]:
         (at, "positive_control_at", {"$ref": "#/$defs/point"}),
     ):
         place[name] = {key: place[name][key] for key in ("description", "default") if key in place[name]} | described
+    return schema
+
+
+def with_ranges(schema: dict[str, Any], described: type) -> dict[str, Any]:
+    """The JSON schema of ``described``, a dataclass of groups, with the range of each number in place."""
+    for item in dataclasses.fields(described):
+        place = schema["properties"][item.name]
+        if dataclasses.is_dataclass(item.type):
+            with_ranges(place, item.type)  # type: ignore[arg-type]
+        elif bounds := item.metadata.get("range"):
+            one = place["items"] if place.get("type") == "array" else place
+            one |= dict(zip(("minimum", "maximum"), bounds, strict=True))
     return schema
 
 

@@ -13,16 +13,16 @@ from typing import Any
 from ..files import read_yaml, write_yaml
 from ..keys import flat
 from ..model.trust import found_in_a_file
-from ..training.config import RunConfig, run_config
-from .config import SweepConfig
+from ..training.config import SEEDS, RunConfig, run_config
+from .config import A_A_SEED, SweepConfig
 from .results import Rules
 
 # Said elsewhere in a sweep, so that every arm gets the same.
 _ELSEWHERE = {"optimizer.learning_rate": "learning_rates.grid", "run_dir": "sweep_dir", "resume": "nothing"}
 _ELSEWHERE |= dict.fromkeys(("seed", "init_seed", "data_seed", "dropout_seed"), "seeds")
-# The A/A arm's initial weights and dropout are its own (the data's order is shared, as between any two arms): a
-# bit-equal copy would come out null whatever the noise.
-_A_A_SEED = 500_000
+
+_LONGEST_FOLDER = 230
+"""In bytes, of the 255 that there are: one that is set aside gets a few more."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,12 @@ class Sweep:
             for arm in self.arms
             if not any(self._matches(part, arm, label) for part in config.exclude)
         ]
+        for arm, label in self.cells:
+            if len(Trial(arm, label, 1.23456e-12, SEEDS).name.encode()) > _LONGEST_FOLDER:
+                raise ValueError(
+                    f"grid: {arm!r} at {label} is too long for the name of a folder; vary fewer keys, or shorten the "
+                    "arm's name"
+                )
         baseline = config.controls.baseline
         for label in self.points:
             if self.arms_at(label) and (baseline, label) not in self.cells:
@@ -125,7 +131,7 @@ class Sweep:
         config = copy.deepcopy(self.runs[trial.arm, trial.point])
         config.optimizer.learning_rate = trial.learning_rate
         config.seed = config.data_seed = trial.seed
-        own = trial.seed + (_A_A_SEED if trial.arm == self.config.controls.a_a_control else 0)
+        own = trial.seed + (A_A_SEED if trial.arm == self.config.controls.a_a_control else 0)
         config.init_seed = config.dropout_seed = own
         config.run_dir = str(self.run_dir(trial))
         return config

@@ -10,6 +10,7 @@ from huggingface_hub.repocard_data import EvalResult
 
 from ..keys import flat
 from ..model import ResformerConfig
+from ..report.markup import code, markdown
 from .config import RunConfig
 
 _SAID = {
@@ -41,14 +42,14 @@ def card(
         summary: contents of the run's summary.json.
         name: ``OWNER/NAME`` on the hub, where it has one.
         picture: file beside the card that shows the stream by depth over time.
-        verdicts: of the sweep that the run took part in, a sentence each.
+        verdicts: of the sweep that the run took part in, a sentence each, plain text.
     """
     summary = summary | {"data_source": _without_folder(run.data.source)}
     about = ModelCardData(
         library_name="transformers", pipeline_tag="text-generation", tags=["resformer", "residual-connections"],
         model_name=name or str(run.run_dir).rstrip("/").rpartition("/")[2], eval_results=_results(summary),
     )  # fmt: skip
-    named = f"`{summary['residual']}`" if isinstance(summary["residual"], str) else "mixed"
+    named = code(summary["residual"]) if isinstance(summary["residual"], str) else "mixed"
     shape = f"{model.num_hidden_layers} blocks, {model.hidden_size} wide, {model.num_attention_heads} heads"
     parts = [
         f"---\n{about.to_yaml()}\n---",
@@ -58,15 +59,16 @@ def card(
         "## Load it\n\nThe folder carries its own code; where resformer is installed, `import resformer` does instead\n"
         f"of `trust_remote_code`.\n\n{_LOADING.replace('NAME', name or '.')}",
         "## Wiring\n\n`h` is the stream, `f` the branch (attention or MLP), `l` the block from 0.\n\n" + _wiring(model),
-        "## Figures\n\n" + _table((_SAID[key], summary[key]) for key in _SAID if summary.get(key) is not None),
+        "## Figures\n\n"
+        + _table((_SAID[key], _written(summary[key])) for key in _SAID if summary.get(key) is not None),
     ]
     if picture is not None:
         parts.append(f"## The stream by depth over time\n\n![The residual stream by depth over time]({picture})")
     if verdicts:
-        parts.append("## Verdicts\n\n" + "\n".join(f"- {sentence}" for sentence in verdicts))
+        parts.append("## Verdicts\n\n" + "\n".join(f"- {markdown(sentence)}" for sentence in verdicts))
     told = flat(run.as_dict())
     told["data.tokenizer"] = _without_folder(told["data.tokenizer"])
-    parts.append("## Training\n\n" + _table((f"`{key}`", f"`{told[key]}`") for key in _TOLD))
+    parts.append("## Training\n\n" + _table((f"`{key}`", code(str(told[key]))) for key in _TOLD))
     return "\n\n".join(parts) + "\n"
 
 
@@ -109,18 +111,20 @@ def _wiring(model: ResformerConfig) -> str:
         for sublayer in model.sublayers:
             connection = layers[first][sublayer]
             options = ", ".join(f"{name}={value}" for name, value in connection.options.items())
-            written = f"`{connection.kind}({options})`" if options else f"`{connection.kind}`"
+            written = code(f"{connection.kind}({options})" if options else connection.kind)
             formula, paper = formula_and_paper(connection.residual_class)
-            by_connection.setdefault(" | ".join([written, formula.replace("|", "\\|"), paper]), []).append(sublayer)
+            by_connection.setdefault(
+                " | ".join([written, formula.replace("|", "\\|"), paper.replace("|", "\\|")]), []
+            ).append(sublayer)
         lines += [f"| {blocks} | {' and '.join(names)} | {cells} |" for cells, names in by_connection.items()]
     return "\n".join(lines)
 
 
-def _table(rows: Iterable[tuple[str, Any]]) -> str:
-    return "| | |\n| --- | --- |\n" + "\n".join(f"| {name} | {_written(value)} |" for name, value in rows)
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    return "| | |\n| --- | --- |\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
 
 
 def _written(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else markdown(str(value))

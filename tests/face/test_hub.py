@@ -10,6 +10,7 @@ from hub_stand_in import hub
 from huggingface_hub import ModelCard
 
 import resformer
+from resformer.report.markup import markdown
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_a_trial_says_what_its_sweep_said(sweep):
     row = sweep.verdicts.set_index("arm").loc["post"]
     folder = sweep.runs[sweep.runs.arm == "post"].folder.iloc[0]
     text = resformer.open_run(sweep.folder / folder).card().read_text()
-    assert f"the arm `post`, of which this is a run: {row.verdict} ({row.reason})" in text
+    assert markdown(f"`post`, of which this is a run: {row.verdict} ({row.reason})") in text
 
 
 @pytest.mark.parametrize("reason", ["offline", "refused", "nobody there", "no name"])
