@@ -209,7 +209,7 @@ def _verdicts(folder: Path) -> list[str]:
         return []
     own = runs[[(home / one).resolve() == folder.resolve() for one in runs.folder]]
     return [
-        f"In the sweep `{home.name}` the arm `{row.arm}`{f' at {row.point}' if row.point else ''}, of which this is a "
+        f'In the sweep "{home.name}" the arm "{row.arm}"{f" at {row.point}" if row.point else ""}, of which this is a '
         f"run: {row.verdict} ({row.reason}); stability: {row.stability} ({row.stability_reason})."
         for row in found.verdicts.itertuples()
         if row.arm in set(own.arm) and row.point in set(own.point)

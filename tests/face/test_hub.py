@@ -66,7 +66,7 @@ def test_a_trial_says_what_its_sweep_said(sweep):
     row = sweep.verdicts.set_index("arm").loc["post"]
     folder = sweep.runs[sweep.runs.arm == "post"].folder.iloc[0]
     text = resformer.open_run(sweep.folder / folder).card().read_text()
-    assert markdown(f"`post`, of which this is a run: {row.verdict} ({row.reason})") in text
+    assert markdown(f'"post", of which this is a run: {row.verdict} ({row.reason})') in text
 
 
 @pytest.mark.parametrize("reason", ["offline", "refused", "nobody there", "no name"])
