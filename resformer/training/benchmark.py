@@ -11,13 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils._pytree import tree_map_only
 from tqdm.auto import tqdm
 
 from ..data import DataConfig
 from ..model import ResformerForCausalLM
 from .config import RunConfig, TrainConfig, run_config
 from .launch import default_precision
+from .memory import TensorBytes
 from .setup import run_folder
 from .trainer import Trainer
 
@@ -91,12 +92,12 @@ def peak_of_tensors(step: Callable[[], object], model: torch.nn.Module, optimize
     Args:
         optimizers: with their state, which what follows the step would else not know of: after a step at least.
     """
-    tracker = MemTracker()
-    tracker.track_external(model, *optimizers)
-    with torch.compiler.set_stance("force_eager"), tracker:
+    counted = TensorBytes()
+    states = [optimizer.state_dict()["state"] for optimizer in optimizers]
+    tree_map_only(torch.Tensor, counted.count, [*model.parameters(), *model.buffers(), states])
+    with torch.compiler.set_stance("force_eager"), counted:
         step()
-    peak = tracker.get_tracker_snapshot("peak")
-    return int(sum(of_device["Total"] for of_device in peak.values()))
+    return counted.peak
 
 
 @contextlib.contextmanager

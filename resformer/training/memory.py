@@ -1,7 +1,12 @@
-"""What becomes of the memory that tensors leave."""
+"""The memory that tensors take, and what becomes of it when they leave it."""
 
 import ctypes
 import os
+import weakref
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _MOST = 2**31 - 1  # bytes; mallopt takes an int
@@ -25,3 +30,35 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
         return False
     return bool(mallopt(_TRIM_THRESHOLD, _MOST) and mallopt(_MMAP_THRESHOLD, _MOST))
+
+
+class TensorBytes(TorchDispatchMode):
+    """Inside, every storage that an operation makes is counted until it is gone: ``now``, and ``peak``, in bytes.
+
+    As ``torch.distributed._tools.MemTracker`` counts, which looks at all that is alive after each operation: its time
+    grows with the square of the depth.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._alive: set[int] = set()
+
+    def count(self, tensor: torch.Tensor) -> None:
+        """What was there before, and belongs to it."""
+        storage = tensor.untyped_storage()
+        address, size = storage._cdata, storage.nbytes()
+        if address not in self._alive:
+            self._alive.add(address)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._gone, address, size)
+
+    def _gone(self, address: int, size: int) -> None:
+        self._alive.discard(address)
+        self.now -= size
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **kwargs or {})
+        tree_map_only(torch.Tensor, self.count, found)
+        return found

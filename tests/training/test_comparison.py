@@ -9,6 +9,7 @@ import altair as alt
 import pytest
 import torch
 from resformer.recipes.benchmark import main
+from torch.distributed._tools.mem_tracker import MemTracker
 
 from resformer.training import benchmark, comparison, growth
 
@@ -253,3 +254,16 @@ def test_what_cannot_be_timed_is_one_line(words, monkeypatch):
     with pytest.raises((ValueError, OSError), match=UNTIMED.get(words, words.split()[-1])) as error:
         main(shlex.split(words))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["pre", "mhc", "attn_res"])
+def test_the_peak_of_all_tensors_is_what_torch_s_own_tracker_finds(kind):
+    shape = {"vocab_size": 64, "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3}
+    step = benchmark.BareStep(comparison.ours(kind, shape)(), torch.randint(64, (2, 32)))
+    step()
+    tracker = MemTracker()
+    tracker.track_external(step.model, step.optimizer)
+    with tracker:
+        step()
+    theirs = sum(device["Total"] for device in tracker.get_tracker_snapshot("peak").values())
+    assert benchmark.peak_of_tensors(step, step.model, [step.optimizer]) == pytest.approx(theirs, rel=0.01)
