@@ -300,9 +300,6 @@ def _from_sublayers(mapping: Mapping, num_hidden_layers: int) -> list[dict[str, 
             )
     if missing := [sublayer for sublayer in SUBLAYERS if sublayer not in mapping]:
         raise ResidualError(f"residual: {dict(mapping)!r} says nothing of {missing[0]!r}; name both sublayers")
-    for sublayer in SUBLAYERS:
-        if isinstance(mapping[sublayer], Mapping) and "kind" not in mapping[sublayer]:
-            raise ResidualError(f"residual, {sublayer}: a mapping by sublayer inside another; write a kind there")
     columns = {sublayer: _part(sublayer, mapping[sublayer], num_hidden_layers) for sublayer in SUBLAYERS}
     return [{s: columns[s][layer][s] for s in SUBLAYERS} for layer in range(num_hidden_layers)]
 
