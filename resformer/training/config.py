@@ -269,17 +269,18 @@ def defaults_from(folder: Path) -> dict[str, Any]:
     try:
         told = described(folder)
     except ValueError as error:
-        raise ValueError(f"init_from: {folder} holds no model ({error}); give its folder") from error
+        raise ValueError(f"init_from: {str(folder)!r} holds no model ({error}); give its folder") from error
     if told.get("model_type") != "resformer":
         raise ValueError(
-            f"init_from: {folder} holds a {told.get('model_type')} model; make it a resformer one with import.py first"
+            f"init_from: {str(folder)!r} holds a {told.get('model_type')} model; make it a resformer one with "
+            "import.py first"
         )
     from ..model import ResformerConfig
 
     try:
         there = ResformerConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise ValueError(f"init_from: {folder}: {error}") from error
+        raise ValueError(f"init_from: {str(folder)!r}: {error}") from error
     found = {f"model.{item.name}": plain(getattr(there, item.name)) for item in dataclasses.fields(ModelOptions)}
     if (folder / "tokenizer.json").exists():
         found["data.tokenizer"] = str(folder)
