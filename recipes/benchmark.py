@@ -15,7 +15,7 @@ from tempfile import TemporaryFile
 from typing import Literal
 
 from resformer.files import write_atomically
-from resformer.programs import _first_line, _is_out_of_memory, arguments_of, run_program
+from resformer.programs import arguments_of, first_line, is_out_of_memory, run_program
 
 FIGURES = (".svg", ".png")
 
@@ -64,8 +64,7 @@ def benchmark(
     """
     import pandas as pd  # help waits for none of these
 
-    from resformer.model.specification import KINDS
-    from resformer.model.specification import _split as split_outside_brackets
+    from resformer.model.specification import KINDS, split_outside_brackets
     from resformer.report.growth import growth_chart
     from resformer.training.benchmark import loop_ratio
     from resformer.training.comparison import OTHERS, WAYS, clock_and_device, compare, rendered, widths
@@ -137,10 +136,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         benchmark(**asked)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         smaller = "a device with more, for sizes are the preset's" if asked["preset"] else "a smaller --batch_size"
-        raise ValueError(f"out of memory ({_first_line(error)}); try {smaller}") from error
+        raise ValueError(f"out of memory ({first_line(error)}); try {smaller}") from error
     return 0
 
 

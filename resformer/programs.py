@@ -175,8 +175,8 @@ def run_program(main: Callable[[], int]) -> None:
         print(f"error: {' '.join(str(error).split())}{advice}", file=sys.stderr, flush=True)
         code = BAD_INPUT
     except (MemoryError, RuntimeError) as error:
-        if _is_out_of_memory(error):
-            print(f"error: out of memory ({_first_line(error)}); try a smaller train.micro_batch_size", file=sys.stderr)
+        if is_out_of_memory(error):
+            print(f"error: out of memory ({first_line(error)}); try a smaller train.micro_batch_size", file=sys.stderr)
             sys.exit(BAD_INPUT)
         if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not _lost_a_process(error):
             raise
@@ -244,12 +244,12 @@ def _end_with_the_launcher() -> None:
         sys.exit(INTERRUPTED[signal.SIGTERM])
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, MemoryError) or any(some in str(error) for some in words)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:200]
 
 

@@ -230,7 +230,7 @@ def _repeat(kind: Any, options: dict[str, Any], count: int) -> list[dict[str, Co
 
 
 def _from_pattern(pattern: str, num_hidden_layers: int) -> list[dict[str, Connection]]:
-    items = [_ITEM.match(item.strip()) for item in _split(pattern)]
+    items = [_ITEM.match(item.strip()) for item in split_outside_brackets(pattern)]
     if not all(items):
         raise ResidualError(
             f"residual: cannot read {pattern!r}; write for example pre, layerscale(init=1e-4) or post*1,pre*rest"
@@ -263,7 +263,7 @@ def _yaml(text: str) -> Any:
         raise ResidualError(f"residual: cannot read {text!r} ({' '.join(str(error).split())})") from error
 
 
-def _split(pattern: str) -> list[str]:
+def split_outside_brackets(pattern: str) -> list[str]:
     """At the commas that stand outside brackets."""
     parts, depth = [""], 0
     for character in pattern:
@@ -306,7 +306,7 @@ def _from_sublayers(mapping: Mapping, num_hidden_layers: int) -> list[dict[str, 
 
 def _options(text: str | None, kind: str) -> dict[str, Any]:
     options = {}
-    for part in _split(text) if text and text.strip() else []:
+    for part in split_outside_brackets(text) if text and text.strip() else []:
         name, equals, value = part.partition("=")
         if not equals:
             raise ResidualError(f"residual: {kind}({text}): write options as name=value")

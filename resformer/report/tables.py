@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ..files import write_atomically
-from .markup import inert, latex, markdown
+from ..markup import inert, latex, markdown
 
 MOST_ARMS_ACROSS = 5
 

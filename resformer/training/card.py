@@ -9,8 +9,8 @@ from huggingface_hub import ModelCardData
 from huggingface_hub.repocard_data import EvalResult
 
 from ..keys import flat
+from ..markup import code, markdown
 from ..model import ResformerConfig
-from ..report.markup import code, markdown
 from .config import RunConfig
 
 _SAID = {

@@ -10,7 +10,7 @@ from hub_stand_in import hub
 from huggingface_hub import ModelCard
 
 import resformer
-from resformer.report.markup import markdown
+from resformer.markup import markdown
 
 
 @pytest.fixture(scope="module")

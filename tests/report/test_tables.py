@@ -11,7 +11,7 @@ import markdown_it
 import pandas as pd
 import pytest
 
-from resformer.report.markup import code, inert, markdown
+from resformer.markup import code, inert, markdown
 from resformer.report.tables import Cell, Column, Row, Table
 
 NAMES = [r"\input{/etc/passwd}", "a|b`c", "50 % & more_#1 $x$ ~^ {}", "two\nlines", "=1+1", "-2", "@cmd", '<b>"x"</b>',
